@@ -1,0 +1,1 @@
+//! Stage 3: packages into the store.

@@ -1,0 +1,1 @@
+//! What signs: the release key and the Secure Boot keys.

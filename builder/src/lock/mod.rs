@@ -1,0 +1,58 @@
+//! Stage 2: from a definition and the repositories' indexes to a [`Lock`]: which packages, exactly.
+
+use trust::Sha256Digest;
+
+use crate::epoch::Epoch;
+
+/// Everything a build takes from outside, with digests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// [`crate::definition::Definition::resolution`] of the definition it was made from.
+    pub resolution: Sha256Digest,
+    /// Debian architecture.
+    pub architecture: String,
+    /// The newest `Date` of the releases used: the default epoch of a build.
+    pub epoch: Epoch,
+    /// The releases used, sorted by repository and suite.
+    pub releases: Vec<LockedRelease>,
+    /// The packages, sorted by name.
+    pub packages: Vec<LockedPackage>,
+}
+
+/// A release file that was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedRelease {
+    /// [`crate::definition::Repository::name`].
+    pub repository: String,
+    /// Suite.
+    pub suite: String,
+    /// `Date` of the release.
+    pub date: Epoch,
+    /// Digest of the InRelease file.
+    pub sha256: Sha256Digest,
+    /// Fingerprint of the key whose signature was accepted.
+    pub signed_by: String,
+}
+
+/// A package that was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedPackage {
+    /// Binary package name.
+    pub name: String,
+    /// Version as dpkg writes it.
+    pub version: String,
+    /// `amd64` or `all`.
+    pub architecture: String,
+    /// [`crate::definition::Repository::name`].
+    pub repository: String,
+    /// Suite.
+    pub suite: String,
+    /// Path below the repository's URL.
+    pub path: String,
+    /// Size of the .deb in bytes.
+    pub size: u64,
+    /// Digest of the .deb.
+    pub sha256: Sha256Digest,
+    /// Why it is here: `wanted`, `essential`, or the name of the package that first asked for it.
+    pub because: String,
+}

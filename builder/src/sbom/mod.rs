@@ -1,0 +1,1 @@
+//! Stage 5: what is inside, for people who must know.

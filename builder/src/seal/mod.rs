@@ -1,0 +1,1 @@
+//! Stage 6: the tree as erofs with dm-verity.
