@@ -4,7 +4,16 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`digest`] | SHA-256 values and the streaming hasher |
+//! | [`signers`] | who may sign what, and until when: `allowed_signers`, revoked keys |
+//! | [`signature`] | the one verification: SSHSIG over exact bytes gives [`Verified`] |
+//! | [`manifest`] | the schema of a release's `manifest.json` |
 
 pub mod digest;
+pub mod manifest;
+pub mod signature;
+pub mod signers;
 
 pub use digest::{Sha256, Sha256Digest};
+pub use manifest::Manifest;
+pub use signature::{Namespace, Policy, Signer, Untrusted, Verified, verify};
+pub use signers::{AllowedSigners, RevokedKeys};
