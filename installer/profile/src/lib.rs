@@ -1,1 +1,52 @@
-//! Skeleton.
+//! The profile of a machine: what an operator writes, checked. No I/O, no clock, no processes.
+//!
+//! ```toml
+//! schema = 1
+//! [node]
+//! name = "lb-1"
+//! role = "load-balancer"
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`profile`] | the whole profile, [`Profile::parse`] |
+//! | [`node`] | `[node]` |
+//! | [`cluster`] | `[cluster]` |
+//! | [`network`] | `[network]`, `[[interface]]` |
+//! | [`access`] | `[time]`, `[access]` |
+//! | [`registry`] | `[[registry]]`, `[proxy]` |
+//! | [`machine`] | `[disks]`, `[kernel]`, `[kubelet]` |
+//! | [`load_balancer`] | `[load_balancer]` |
+//! | [`files`] | `[[file]]`, `[report]` |
+//! | [`secret`] | values that never print |
+//! | [`address`] | prefixes, ranges, endpoints |
+//! | `check`, [`rules`] | what all sections are checked with |
+//! | [`document`] | strict TOML for every document of ingot: all faults at once, with places and hints |
+//! | [`rule`] | rules for texts |
+//! | [`size`] | sizes in bytes as people write them |
+//! | `schema` | JSON Schema, with the feature `schema` |
+//!
+//! Each section has a type as it is written (serde, with places) and a validated one.
+
+pub mod access;
+pub mod address;
+mod check;
+pub mod cluster;
+pub mod document;
+pub mod files;
+pub mod load_balancer;
+pub mod machine;
+pub mod network;
+pub mod node;
+pub mod profile;
+pub mod registry;
+pub mod rule;
+pub mod rules;
+#[cfg(any(test, feature = "schema"))]
+pub mod schema;
+pub mod secret;
+pub mod size;
+#[cfg(test)]
+mod tests;
+
+pub use profile::{Profile, Refused};
