@@ -12,10 +12,20 @@ pub struct Blob {
     length: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Source {
     Memory { bytes: Arc<[u8]>, offset: usize },
     File { file: Arc<File>, offset: u64 },
+}
+
+impl std::fmt::Debug for Source {
+    /// Never the bytes: they may be the whole image.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Memory { offset, .. } => write!(f, "memory at {offset}"),
+            Source::File { file, offset } => write!(f, "{file:?} at {offset}"),
+        }
+    }
 }
 
 impl Blob {
@@ -152,6 +162,20 @@ impl Extents {
         self.grow(offset + other.size);
     }
 
+    /// A part of this range as a range of its own; cut to what is there.
+    #[must_use]
+    pub fn slice(&self, start: u64, length: u64) -> Self {
+        let start = start.min(self.size);
+        let end = start.saturating_add(length).min(self.size);
+        let mut slice = Self::new(end - start);
+        let first = self.parts.partition_point(|(offset, blob)| offset + blob.len() <= start);
+        for (offset, blob) in self.parts[first..].iter().take_while(|(offset, _)| *offset < end) {
+            let from = start.max(*offset);
+            slice.push(from - start, blob.slice(from - offset, end - from));
+        }
+        slice
+    }
+
     /// The parts, by rising offset.
     pub fn parts(&self) -> &[(u64, Blob)] {
         &self.parts
@@ -194,5 +218,11 @@ mod tests {
         assert_eq!(&buffer, b"\0abc\0\0yz");
         assert!(extents.read_exact_at(&mut buffer, 3).is_err());
         assert_eq!(extents.allocated(), 5);
+
+        let slice = extents.slice(3, 5);
+        let mut buffer = [9; 5];
+        slice.read_exact_at(&mut buffer, 0).unwrap();
+        assert_eq!((&buffer, slice.size(), slice.allocated()), (b"bc\0\0y", 5, 3));
+        assert_eq!(extents.slice(20, 5).size(), 0);
     }
 }

@@ -37,6 +37,7 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     message: String,
+    details: Option<String>,
     contexts: Vec<String>,
     hints: Vec<String>,
 }
@@ -47,13 +48,19 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A failure of this kind. `message` says object, found and expected; no trailing full stop.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), contexts: Vec::new(), hints: Vec::new() }
+        Self { kind, message: message.into(), details: None, contexts: Vec::new(), hints: Vec::new() }
     }
 
     /// An I/O failure with what was being done: `reading`, and the path.
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         let kind = if error.kind() == io::ErrorKind::PermissionDenied { Kind::Missing } else { Kind::Failed };
-        Self::new(kind, format!("{doing} {}: {error}", path.display()))
+        let failure = Self::new(kind, format!("{doing} {}: {error}", path.display()));
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                failure.hint("make room on that file system, or choose another folder; nothing half-written was kept")
+            }
+            _ => failure,
+        }
     }
 
     /// Adds the next action for the person who reads this.
@@ -67,6 +74,13 @@ impl Error {
     #[must_use]
     pub fn context(mut self, doing: impl Into<String>) -> Self {
         self.contexts.push(doing.into());
+        self
+    }
+
+    /// Adds a longer text that stands below the message, on lines of its own: rendered faults of a document.
+    #[must_use]
+    pub fn details(mut self, details: impl Into<String>) -> Self {
+        self.details = Some(details.into());
         self
     }
 
@@ -84,7 +98,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.contexts.iter().rev().try_for_each(|context| write!(f, "{context}: "))?;
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        self.details.iter().try_for_each(|details| write!(f, "\n{details}"))
     }
 }
 

@@ -15,23 +15,45 @@
 //! | export | [`export`] | disk -> raw, qcow2, VHDX |
 //! | publish | [`publish`] | images -> release folder |
 //!
-//! Beside the path: [`keys`] (what signs), [`blob`] (bytes as references), [`files`] (the file
-//! system), [`run`] (the one door for processes), [`progress`], [`error`], [`epoch`].
+//! Beside the path: [`image`] (reading images made by anybody), [`inspect`], [`diff`] and [`verify`]
+//! (telling people about them), [`machine`] (a virtual machine to try an image in), [`keys`] (what
+//! signs), [`furnish`] (what the builder puts into every image), [`record`] (what a release says of
+//! itself), [`freshness`] (knowing that nothing changed), [`budgets`], [`cli`], [`environment`],
+//! [`interrupt`], [`blob`] (bytes as references), [`read_at`] (bytes at any place), [`files`] (the file system), [`run`] (the one door
+//! for processes), [`progress`], [`error`], [`epoch`].
+//!
+//! On disk: `images/NAME.lock` is [`lock`]'s; `CACHE/store/` [`fetch`]'s; `CACHE/base/` and
+//! `CACHE/work/` [`tree`]'s; `CACHE/clusters/` [`seal`]'s; `CACHE/built/` [`freshness`]'s; the keys
+//! folder [`keys`]'s; the release folder [`publish`]'s.
 
 pub mod blob;
 pub mod boot;
+pub mod budgets;
+pub mod cli;
 pub mod definition;
+pub mod diff;
 pub mod disk;
+pub mod environment;
 pub mod epoch;
 pub mod error;
 pub mod export;
 pub mod fetch;
 pub mod files;
+pub mod freshness;
+pub mod furnish;
+pub mod image;
+pub mod inspect;
+pub mod interrupt;
 pub mod keys;
 pub mod lock;
+pub mod machine;
+pub mod pipeline;
 pub mod progress;
 pub mod publish;
+pub mod read_at;
+pub mod record;
 pub mod run;
 pub mod sbom;
 pub mod seal;
 pub mod tree;
+pub mod verify;

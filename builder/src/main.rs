@@ -1,3 +1,5 @@
-//! skeleton
+//! The program `ingot`; see the crate's documentation for its map.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ingot::cli::run()
+}

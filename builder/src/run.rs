@@ -33,6 +33,16 @@ impl Program {
             .ok_or_else(|| Error::new(Kind::Missing, format!("the program `{name}` is not on this machine")).hint(hint))
     }
 
+    /// The program at this absolute path, there or not: for what is not part of the machine's system.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), arguments: Vec::new(), environment: Vec::new() }
+    }
+
+    /// Where the program is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {

@@ -1,8 +1,32 @@
 //! Stage 1: from TOML text to a [`Definition`] in which everything is checked.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `load.rs` | finds documents, reads them and what they name: the only place that touches the disk |
+//! | `schema.rs` | the documents as they are written |
+//! | `merge.rs` | `extends`: one document over another |
+//! | `validate.rs`, `validate/` | from written to validated, all faults at once |
+//! | `rules.rs` | what names, paths and patterns look like |
+//! | `relation.rs` | Debian package relations |
+//! | `digest.rs` | the two digests of a definition |
+
+mod digest;
+#[cfg(test)]
+mod hostile;
+mod load;
+mod merge;
+mod relation;
+mod rules;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod validate;
 
 use std::path::PathBuf;
 
 use trust::Sha256Digest;
+
+pub use load::{Folder, IMAGES, find, find_in, load, parse};
 
 /// What an image shall be, validated. Only this stage makes one.
 #[derive(Debug, Clone)]
@@ -11,6 +35,8 @@ pub struct Definition {
     pub name: String,
     /// Version of the image (UAPI.10), becomes `IMAGE_VERSION`; no underscore.
     pub version: String,
+    /// What it is, in a sentence, for people.
+    pub description: Option<String>,
     /// What a machine of this image is for.
     pub role: Role,
     /// Debian architecture: `amd64`.
@@ -41,7 +67,7 @@ pub struct Definition {
     pub disk: DiskShape,
     /// Limits that fail the build.
     pub budgets: Budgets,
-    /// Every document read, for messages and for knowing when nothing changed.
+    /// Every file read (documents, keys, contents), for messages and for knowing when nothing changed.
     pub sources: Vec<PathBuf>,
     /// Digest of what decides the choice of packages: repositories, keys, packages, pins. A lock with another one is stale.
     pub resolution: Sha256Digest,
@@ -59,6 +85,17 @@ pub enum Role {
     ControlPlane,
     /// kubelet and containerd.
     LinuxWorker,
+}
+
+impl Role {
+    /// The role as definitions and manifests write it: `load-balancer`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::LoadBalancer => "load-balancer",
+            Role::ControlPlane => "control-plane",
+            Role::LinuxWorker => "linux-worker",
+        }
+    }
 }
 
 /// A signed Debian repository.

@@ -1,9 +1,35 @@
 //! Stage 2: from a definition and the repositories' indexes to a [`Lock`]: which packages, exactly.
+//!
+//! [`indexes`] gets and verifies (`obtain`, over `openpgp` and `release`), [`resolve`] chooses
+//! (`archive` knows which versions may be taken, `solve` asks the SAT solver, `explain` puts its
+//! refusal into words), `file` is the text of the lock and `changes` what differs between two.
+
+mod archive;
+mod changes;
+mod explain;
+mod file;
+mod index;
+mod obtain;
+mod openpgp;
+mod pins;
+mod relation;
+mod release;
+pub mod settle;
+mod solve;
+mod version;
+#[cfg(test)]
+mod worlds;
 
 use trust::Sha256Digest;
 
 use crate::epoch::Epoch;
 
+pub use changes::{Change, changes};
+pub use obtain::{Download, Index, Indexes, indexes};
+pub use openpgp::{Keyring, Signed};
+pub use release::Release;
+pub use solve::resolve;
+pub use version::{compare as compare_versions, is_valid as is_version};
 /// Everything a build takes from outside, with digests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {

@@ -1,0 +1,272 @@
+//! What may be typed. Only clap types; each verb's work is elsewhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Builds signed, immutable VM images for Kubernetes appliances from Debian packages.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ingot",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 bad document, 4 untrusted, 5 missing tool or network."
+)]
+pub struct Arguments {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// Say more (-v: every stage, -vv: everything)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// Print results as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Folder of the package store and the caches [default: ~/.cache/ingot; environment: INGOT_CACHE]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub cache: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Build the image of a definition into a signed release folder
+    Build(Build),
+    /// Choose the packages of a definition and write its lock file
+    Lock(LockArguments),
+    /// Check a release: signatures, digests, verity, Secure Boot, partition table
+    Verify(Verify),
+    /// Show what is inside an image: partitions, trust chain, packages, sizes
+    Inspect(Inspect),
+    /// Show what differs between two releases or images, and why
+    Diff(Diff),
+    /// Start an image in QEMU with UEFI Secure Boot and the image's own keys
+    Boot(Boot),
+    /// Make and show the keys that sign releases and boot files
+    Keys(Keys),
+    /// Remove caches (never changes what a build gives)
+    Clean(Clean),
+    /// Print shell completions
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Runs maintainer scripts inside the sandbox; started by `build` itself
+    #[command(hide = true, name = "internal-sandbox")]
+    InternalSandbox {
+        /// What the builder passes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Where packages come from.
+#[derive(Debug, Args)]
+pub struct NetworkArguments {
+    /// Take a repository from another place: NAME=URL, or URL for all of Debian's (repeatable; environment: INGOT_MIRROR)
+    #[arg(long, value_name = "[NAME=]URL")]
+    pub mirror: Vec<String>,
+
+    /// Never touch the network; what is not in the store is an error
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Downloads at a time
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub downloads: u8,
+}
+
+/// `ingot build`
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Name of a definition in images/, or the path of one
+    #[arg(value_name = "DEFINITION")]
+    pub definition: String,
+
+    /// Where packages come from
+    #[command(flatten)]
+    pub network: NetworkArguments,
+
+    /// Release folder [default: out/NAME]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+
+    /// Refuse a missing or stale lock instead of renewing it
+    #[arg(long)]
+    pub locked: bool,
+
+    /// Folder of the signing keys [default: ~/.local/share/ingot/keys, made as DEVELOPMENT keys when empty; environment: INGOT_KEYS]
+    #[arg(long, value_name = "FOLDER")]
+    pub keys: Option<PathBuf>,
+
+    /// Sign the release through ssh-agent with the key of the keys folder's release.pub
+    #[arg(long)]
+    pub agent: bool,
+
+    /// The time that outputs carry, in seconds since 1970 [default: the date of the newest release in the lock; environment: SOURCE_DATE_EPOCH]
+    #[arg(long, value_name = "SECONDS")]
+    pub epoch: Option<u64>,
+
+    /// Disk formats
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "raw,qcow2,vhdx")]
+    pub formats: Vec<String>,
+
+    /// Build again although nothing changed
+    #[arg(long)]
+    pub force: bool,
+
+    /// The initrd program [default: ingot-init beside this program]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub init: Option<PathBuf>,
+}
+
+/// `ingot lock`
+#[derive(Debug, Args)]
+pub struct LockArguments {
+    /// Name of a definition in images/, or the path of one
+    #[arg(value_name = "DEFINITION")]
+    pub definition: String,
+
+    /// Where packages come from
+    #[command(flatten)]
+    pub network: NetworkArguments,
+
+    /// Take the newest versions and show what changes (without it, a lock that still fits is left alone)
+    #[arg(long)]
+    pub update: bool,
+
+    /// Show what would change and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `ingot verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The release folder
+    pub release: PathBuf,
+
+    /// allowed_signers file to trust [default: the one of the keys folder]
+    #[arg(long, value_name = "FILE")]
+    pub signers: Option<PathBuf>,
+
+    /// Certificate (PEM) that must have signed the boot files [default: db.crt of the keys folder]
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+
+    /// Folder of the keys
+    #[arg(long, value_name = "FOLDER")]
+    pub keys: Option<PathBuf>,
+}
+
+/// `ingot inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// An image (raw, qcow2, VHDX) or a release folder
+    pub image: PathBuf,
+
+    /// List every package
+    #[arg(long)]
+    pub packages: bool,
+}
+
+/// `ingot diff`
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The older image or release
+    pub old: PathBuf,
+    /// The newer image or release
+    pub new: PathBuf,
+}
+
+/// `ingot boot`
+#[derive(Debug, Args)]
+pub struct Boot {
+    /// An image (raw, qcow2, VHDX) or a release folder
+    pub image: PathBuf,
+
+    /// Profile to hand to the machine (with PROFILE.sig where that exists)
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+
+    /// Forward a port of this host to the machine: HOST:GUEST (repeatable)
+    #[arg(long, value_name = "HOST:GUEST")]
+    pub forward: Vec<String>,
+
+    /// Keep what the machine writes in this disk (made when missing) instead of forgetting it
+    #[arg(long, value_name = "DISK")]
+    pub keep: Option<PathBuf>,
+
+    /// Memory in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    pub memory: u32,
+
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub cpus: u8,
+
+    /// Give the machine a TPM 2.0 (swtpm)
+    #[arg(long)]
+    pub tpm: bool,
+
+    /// Folder of the keys the firmware shall trust [default: the one `build` takes]
+    #[arg(long, value_name = "FOLDER")]
+    pub keys: Option<PathBuf>,
+
+    /// Size of the disk the machine sees, in GiB; the image's own where that is larger
+    #[arg(long, default_value_t = 4, value_name = "GIB")]
+    pub disk_size: u32,
+
+    /// Start with Secure Boot off
+    #[arg(long)]
+    pub insecure: bool,
+
+    /// Write the serial console to a file instead of the terminal
+    #[arg(long, value_name = "FILE")]
+    pub serial: Option<PathBuf>,
+
+    /// Stop the machine after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+/// `ingot keys`
+#[derive(Debug, Args)]
+pub struct Keys {
+    /// What to do with them
+    #[command(subcommand)]
+    pub verb: KeysVerb,
+}
+
+/// The verbs of `ingot keys`.
+#[derive(Debug, Subcommand)]
+pub enum KeysVerb {
+    /// Make a release key and Secure Boot keys in a new folder
+    New {
+        /// The folder, which must not hold keys yet
+        folder: PathBuf,
+        /// Owner, as it appears in the certificates
+        #[arg(long, default_value = "ingot")]
+        owner: String,
+    },
+    /// Show the fingerprints of a folder's keys
+    Show {
+        /// The folder [default: the one `build` takes]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// `ingot clean`
+#[derive(Debug, Args)]
+pub struct Clean {
+    /// Remove the package store too: the next build downloads again
+    #[arg(long)]
+    pub store: bool,
+}

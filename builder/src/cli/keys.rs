@@ -1,0 +1,55 @@
+//! `ingot keys`
+
+use serde::Serialize;
+use trust::Sha256Digest;
+
+use crate::cli::arguments::{Keys as Typed, KeysVerb};
+use crate::cli::output;
+use crate::cli::settings::Settings;
+use crate::error::{Error, Kind, Result};
+use crate::keys::KeySet;
+
+/// What is shown of a key: never a secret.
+#[derive(Serialize)]
+struct Shown {
+    folder: std::path::PathBuf,
+    development: bool,
+    release: String,
+    platform: Sha256Digest,
+    exchange: Sha256Digest,
+    boot: Sha256Digest,
+}
+
+pub(super) fn run(settings: &Settings, typed: &Typed) -> Result<()> {
+    let keys = match &typed.verb {
+        KeysVerb::New { folder, owner } => KeySet::create(folder, owner)?,
+        KeysVerb::Show { folder } => {
+            let folder = settings.keys_folder(folder.as_ref());
+            if !folder.is_dir() {
+                return Err(Error::new(Kind::Missing, format!("there are no keys in {}", folder.display()))
+                    .hint(format!("`ingot keys new {}` makes some; a first build makes development keys", folder.display())));
+            }
+            KeySet::load(&folder, settings.environment.agent.as_deref())?
+        }
+    };
+    let shown = Shown {
+        folder: keys.folder.clone(),
+        development: keys.development,
+        release: keys.release.public_line()?.trim().to_owned(),
+        platform: Sha256Digest::of(keys.secure_boot.pk.certificate_der()),
+        exchange: Sha256Digest::of(keys.secure_boot.kek.certificate_der()),
+        boot: Sha256Digest::of(keys.secure_boot.db.certificate_der()),
+    };
+    if settings.json {
+        return output::json(&shown);
+    }
+    let kind = if shown.development { "DEVELOPMENT keys" } else { "keys" };
+    output::text(&format!(
+        "{kind} in {}\nrelease  {}\nPK       SHA-256 {}\nKEK      SHA-256 {}\ndb       SHA-256 {}\n",
+        shown.folder.display(),
+        shown.release,
+        shown.platform,
+        shown.exchange,
+        shown.boot
+    ))
+}

@@ -1,0 +1,237 @@
+//! The one place that knows the order of the stages.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::blob::{Blob, Extents};
+use crate::boot::assemble::{self, BootFiles, Parts};
+use crate::boot::initrd::{self, Initrd};
+use crate::boot::variables;
+use crate::budgets::{self, Measured};
+use crate::definition::{self, Definition};
+use crate::disk::{self, Disk, DiskInput};
+use crate::epoch::Epoch;
+use crate::error::{Context, Error, Kind, Result};
+use crate::export::{self, ExportInput, Format};
+use crate::fetch::{self, Network, Source, Store};
+use crate::files;
+use crate::freshness::{Fingerprint, Freshness};
+use crate::furnish::{Furnishing, furnish};
+use crate::keys::KeySet;
+use crate::lock::Lock;
+use crate::lock::settle::{self, Policy};
+use crate::progress::Progress;
+use crate::publish::{self, Partial, Release};
+use crate::record;
+use crate::sbom::{self, Inventory};
+use crate::seal::{self, ClusterCache, SealInput, Sealed};
+use crate::tree::{self, BaseInput, BaseTree, Composed};
+
+/// How the loader behaves: no menu, no editing of the signed command line, the newest version first.
+const LOADER_CONF: &str = "timeout 0\neditor no\nauto-firmware no\nsecure-boot-enroll off\n";
+/// Threads that compress beside the unpacking.
+const COMPRESSORS: usize = 2;
+
+/// What a build is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The definition's file.
+    pub definition: &'a Path,
+    /// What may happen to the lock.
+    pub lock: Policy,
+    /// How packages are had.
+    pub network: &'a Network,
+    /// Folder of the store and the caches.
+    pub cache: &'a Path,
+    /// What signs.
+    pub keys: &'a KeySet,
+    /// The release folder; `out/<name>` by default.
+    pub output: Option<&'a Path>,
+    /// The time in outputs; the lock's by default.
+    pub epoch: Option<Epoch>,
+    /// Disk formats.
+    pub formats: &'a [Format],
+    /// The initrd program.
+    pub init: &'a Path,
+    /// Build although nothing changed.
+    pub force: bool,
+    /// The time now, for the validity of repository signatures.
+    pub now: Epoch,
+}
+
+/// What came of it.
+#[derive(Debug, serde::Serialize)]
+pub struct Outcome {
+    /// Name of the image.
+    pub name: String,
+    /// The release folder.
+    pub output: PathBuf,
+    /// Whether anything was built; `false` when nothing had changed.
+    pub built: bool,
+    /// Bytes of `uki`, `root` and `image` (raw, without holes); empty when nothing was built.
+    pub sizes: BTreeMap<&'static str, u64>,
+    /// Root hash of the sealed root.
+    pub root_hash: Option<String>,
+}
+
+/// Builds the image of a definition into a release folder. To be called inside
+/// [`tree::namespace::enter`].
+///
+/// # Errors
+/// Those of the stages; then the release folder is what it was before.
+pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> {
+    stage("definition");
+    let mut definition = definition::load(request.definition)?;
+    let output = request.output.map_or_else(|| Path::new("out").join(&definition.name), Path::to_owned);
+    let init =
+        files::read(request.init).map_err(|e| e.hint("ci/compile puts `ingot-init` beside `ingot`; --init names another"))?;
+
+    stage("lock");
+    let store = Store::open(&request.cache.join("store"))?;
+    let lock = lock_of(request, &definition, &store, progress)?;
+    let epoch = request.epoch.unwrap_or(lock.epoch);
+
+    let fingerprint = fingerprint(request, &definition, (&lock, epoch), &init)?;
+    let freshness = Freshness::new(&request.cache.join("built"), &output)?;
+    if !request.force && freshness.holds(&fingerprint)? {
+        return Ok(Outcome { name: definition.name, output, built: false, sizes: BTreeMap::new(), root_hash: None });
+    }
+
+    stage("fetch");
+    let debs = fetch::packages(&lock, &definition.repositories, &store, request.network, progress)?;
+
+    stage("tree");
+    let clusters = ClusterCache::open(&request.cache.join("clusters"), COMPRESSORS)?;
+    let base = tree::base(&base_input(request, &definition, &lock, &debs, epoch), &clusters, progress)?;
+
+    stage("compose");
+    let repositories = definition.repositories.clone();
+    let (name, version) = (definition.name.clone(), definition.version.clone());
+    let inventory = Inventory { name: &name, version: &version, epoch, lock: &lock, repositories: &repositories };
+    let furnishing = Furnishing { allowed_signers: &request.keys.allowed_signers, spdx: sbom::spdx(&inventory)? };
+    let furniture = furnish(&definition, furnishing);
+    definition.files.splice(0..0, furniture);
+    let composed = tree::compose(&base.tree, &base, &definition, epoch)?;
+
+    stage("seal");
+    let (sealed, initrd) = seal_beside_initrd(&composed, &base, (&definition, &init, epoch), (&clusters, progress))?;
+
+    stage("boot");
+    let boot = boot_files(&composed, &base, &definition, (&initrd, &sealed), request.keys)?;
+    budgets::check(&definition, Measured { uki: boot.uki.len() as u64, root: sealed.root.size(), image: 0 })?;
+
+    stage("disk");
+    let disk = lay_out(&definition, &sealed, &boot, epoch)?;
+
+    stage("export");
+    let partial = Partial::begin(&output)?;
+    let input = ExportInput {
+        disk: &disk.extents,
+        identity: *sealed.root_hash.as_bytes(),
+        formats: request.formats,
+        folder: partial.path(),
+        name: &definition.name,
+    };
+    let images = export::export(&input, progress)?;
+    let sizes =
+        BTreeMap::from([("uki", boot.uki.len() as u64), ("root", sealed.root.size()), ("image", disk.extents.allocated())]);
+    budgets::check(&definition, Measured { image: disk.extents.allocated(), ..Measured::default() })?;
+
+    stage("publish");
+    let manifest = record::manifest(&definition, (&lock, epoch), &sealed, &disk);
+    let (artifacts, documents) =
+        record::files(&partial, &definition.name, (&images, &boot), variables::enrolment(&request.keys.secure_boot, epoch)?)?;
+    publish::publish(partial, Release { manifest, inventory, artifacts, documents, key: &request.keys.release })?;
+    freshness.remember(&fingerprint)?;
+    Ok(Outcome { name: definition.name.clone(), output, built: true, sizes, root_hash: Some(sealed.root_hash.to_string()) })
+}
+
+/// Where a build is, for people with `--verbose`.
+fn stage(name: &str) {
+    tracing::info!("stage: {name}");
+}
+
+fn lock_of(request: &Request<'_>, definition: &Definition, store: &Store, progress: &dyn Progress) -> Result<Lock> {
+    let source = Source { repositories: &definition.repositories, store, network: request.network, progress };
+    let settled = settle::settle((definition, request.definition), request.lock, (&source, request.now), progress)?;
+    if settled.renewed {
+        files::write_atomic(&settled.path, settled.lock.to_text().as_bytes())?;
+    }
+    Ok(settled.lock)
+}
+
+fn fingerprint(
+    request: &Request<'_>,
+    definition: &Definition,
+    (lock, epoch): (&Lock, Epoch),
+    init: &[u8],
+) -> Result<Fingerprint> {
+    let rest = format!("{} {:?}", epoch.0, request.formats);
+    Fingerprint::of(&[definition.digest.as_bytes(), lock.to_text().as_bytes(), &request.keys.public()?, init, rest.as_bytes()])
+}
+
+fn base_input<'a>(
+    request: &Request<'a>,
+    definition: &'a Definition,
+    lock: &'a Lock,
+    debs: &'a [PathBuf],
+    epoch: Epoch,
+) -> BaseInput<'a> {
+    BaseInput {
+        lock,
+        debs,
+        ids: &definition.ids,
+        exclude: &definition.exclude,
+        keep: &definition.keep,
+        epoch,
+        cache: request.cache,
+    }
+}
+
+/// The initrd needs nothing of the sealed root, so both are made at the same time.
+fn seal_beside_initrd(
+    composed: &Composed,
+    base: &BaseTree,
+    (definition, init, epoch): (&Definition, &[u8], Epoch),
+    (clusters, progress): (&ClusterCache, &dyn Progress),
+) -> Result<(Sealed, Initrd)> {
+    thread::scope(|scope| {
+        let initrd = scope.spawn(|| initrd::initrd(&base.tree, base, &definition.kernel, init, epoch));
+        let input = SealInput { epoch, volume: "root".to_owned() };
+        let sealed = seal::seal(&composed.tree, &composed.contents(base), &input, clusters, progress);
+        let initrd = initrd.join().map_err(|_| Error::new(Kind::Failed, "making the initrd ended in a defect of ingot"))?;
+        Ok((sealed?, initrd?))
+    })
+}
+
+fn boot_files(
+    composed: &Composed,
+    base: &BaseTree,
+    definition: &Definition,
+    (initrd, sealed): (&Initrd, &Sealed),
+    keys: &KeySet,
+) -> Result<BootFiles> {
+    let os_release = composed.read(base, "usr/lib/os-release")?;
+    let parts = Parts { tree: &base.tree, contents: base, os_release: &os_release, kernel: &definition.kernel, initrd };
+    assemble::assemble(parts, &sealed.root_hash, &keys.secure_boot.db)
+}
+
+fn lay_out(definition: &Definition, sealed: &Sealed, boot: &BootFiles, epoch: Epoch) -> Result<Disk> {
+    let mut verity = Extents::new(sealed.verity.len());
+    verity.push(0, sealed.verity.clone());
+    let (loader, uki) = (Blob::memory(&boot.loader[..]), Blob::memory(&boot.uki[..]));
+    let files = disk::boot_files(&definition.name, &definition.version, &loader, &uki, LOADER_CONF);
+    disk::lay_out(&DiskInput {
+        name: &definition.name,
+        version: &definition.version,
+        root: &sealed.root,
+        verity: &verity,
+        root_hash: sealed.root_hash,
+        files: &files,
+        shape: &definition.disk,
+        room: 0,
+        epoch,
+    })
+    .context("laying out the disk")
+}
