@@ -1,1 +1,38 @@
-//! Skeleton.
+//! The installer: makes a machine, at every boot, what its signed profile says.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`sequence`] | the one straight path: find, verify, parse, facts, plan, apply, report |
+//! | [`find`] | reads every place a profile may come from, and names each outcome |
+//! | [`verify`] | whether to believe the profile: signature, times, order, identity of the machine |
+//! | [`facts`] | what this machine is |
+//! | [`secrets`] | the secrets a profile only names |
+//! | [`plan`] | profile and facts to ordered steps; pure |
+//! | [`steps`] | the steps: check, apply, check |
+//! | [`apply`], [`journal`] | carrying them out, and remembering it |
+//! | [`machine`] | the only door to the world |
+//! | [`report`] | console, status file, service manager, journal, codes |
+//! | [`roles`] | what a role runs: so far the texts of HAProxy and keepalived, which no step puts in place yet |
+//! | [`failure`] | what went wrong, with its code |
+//!
+//! Paths it touches: `/etc` (rendered at every boot), `/run/ingot/status.json`, `/run/ingot/pending`,
+//! `/run/ingot/{files,registries,proxy}`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/state-request.conf`; on the state
+//! partition `/state/ingot/{journal,profile.toml,profile.toml.sig,accepted.json,identity.json,machine-id,network}`, `/state/ssh`; `/var/home`; `/proc/sys`.
+
+pub mod apply;
+pub mod facts;
+pub mod failure;
+pub mod find;
+pub mod journal;
+pub mod machine;
+pub mod plan;
+pub mod report;
+pub mod roles;
+pub mod secrets;
+pub mod sequence;
+pub mod steps;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+
+pub use failure::{Failure, Result};

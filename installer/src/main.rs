@@ -1,2 +1,166 @@
-//! Skeleton.
-fn main() {}
+//! `ingot-installer`: makes a machine what its signed profile says.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use installer::machine::{Machine, Ownership, Real, read_text};
+use installer::report::{STATUS, State, Status, codes};
+use installer::sequence::{self, Source};
+use installer::{Failure, Result};
+
+/// Makes a machine, at every boot, what its signed profile says.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The folder that is the root of the machine; no program is run unless it is `/`.
+    #[arg(long, global = true, default_value = "/")]
+    root: PathBuf,
+    /// Answers in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Takes this file (below the root) and asks no other source; FILE.sig is its signature.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<String>,
+}
+
+impl Which {
+    fn source(self) -> Source {
+        self.profile.map_or(Source::Any, Source::File)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows what `run` would do, and changes nothing.
+    Plan(Which),
+    /// Makes the machine what the profile says.
+    Run(Which),
+    /// Tells how far the installer is; exit code 75 unless the machine is ready.
+    Status {
+        /// Waits so many seconds for the installer to end.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+    },
+    /// Checks that this machine would take the profile, and changes nothing.
+    Check(Which),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help is no error; nobody may be there to read it.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { codes::USAGE.exit.code() } else { 0 });
+        }
+    };
+    let machine = Real::new(&cli.root, ownership(&cli.root)).notifying(notify_socket()).with_credentials(credentials());
+    // `run` tells its failure itself, as it tells everything.
+    let told = matches!(cli.command, Command::Run(_));
+    match carry_out(cli.command, &machine, cli.json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !told {
+                tell(&failure, &machine, cli.json);
+            }
+            ExitCode::from(failure.code().exit.code())
+        }
+    }
+}
+
+/// Only root can give files away.
+fn ownership(root: &Path) -> Ownership {
+    let may = root == Path::new("/") || rustix::process::geteuid().is_root();
+    if may { Ownership::Kept } else { Ownership::Ignored }
+}
+
+#[expect(clippy::disallowed_methods, reason = "sd_notify(3) gives the socket in the environment")]
+fn notify_socket() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from)
+}
+
+#[expect(clippy::disallowed_methods, reason = "systemd gives the folder in the environment")]
+fn credentials() -> Option<String> {
+    std::env::var("CREDENTIALS_DIRECTORY").ok()
+}
+
+fn carry_out(command: Command, machine: &Real, json: bool) -> Result<()> {
+    match command {
+        Command::Plan(which) => print("plan", sequence::preview(machine, &which.source())?, json),
+        Command::Check(which) => print("check", sequence::check(machine, &which.source())?, json),
+        Command::Run(which) => sequence::run(machine, &which.source()),
+        Command::Status { wait } => status(machine, Duration::from_secs(wait), json),
+    }
+}
+
+fn print(what: &str, text: String, json: bool) -> Result<()> {
+    let text = if json {
+        let lines: Vec<&str> = text.lines().collect();
+        format!("{}\n", serde_json::json!({ "schema": 1, what: lines }))
+    } else {
+        text
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::io("writing", "standard output", &e))
+}
+
+/// The status, as text and read; `None` before the installer has begun.
+fn read_status(machine: &dyn Machine) -> Result<Option<(String, Status)>> {
+    let Some(text) = read_text(machine, STATUS)? else { return Ok(None) };
+    let status = serde_json::from_str(&text).map_err(|e| Failure::new(&codes::INPUT_OUTPUT, format!("{STATUS}: {e}")))?;
+    Ok(Some((text, status)))
+}
+
+fn status(machine: &dyn Machine, wait: Duration, json: bool) -> Result<()> {
+    let not_ready = |message: &str| Failure::new(&codes::NOT_READY, message);
+    let end = machine.uptime().saturating_add(wait);
+    let mut found = read_status(machine)?;
+    // One that failed is started again by the service manager: only ready ends the wait early.
+    while machine.uptime() < end && found.as_ref().is_none_or(|(_, status)| status.state != State::Ready) {
+        machine.sleep(Duration::from_millis(500));
+        found = read_status(machine)?;
+    }
+    let (text, status) = found.ok_or_else(|| not_ready("the installer has not begun"))?;
+    let mut out = std::io::stdout();
+    let shown = if json { text } else { words(&status) };
+    out.write_all(shown.as_bytes()).map_err(|e| Failure::io("writing", "standard output", &e))?;
+    if status.state == State::Ready { Ok(()) } else { Err(not_ready(&format!("it is at `{}`", status.stage))) }
+}
+
+fn words(status: &Status) -> String {
+    let state = match status.state {
+        State::Running => "running",
+        State::Ready => "ready",
+        State::Failed => "failed",
+    };
+    let at = if status.state == State::Ready { "the machine is what its profile says" } else { status.stage.as_str() };
+    let mut text = format!("{state}: {}\n", status.doing.as_deref().unwrap_or(at));
+    for told in status.failure.iter().chain(&status.warnings) {
+        text += &format!("{}: {}\n    next: {}\n", told.code, told.message, told.action);
+    }
+    let changed: Vec<&str> = status.steps.iter().filter(|step| step.result == "applied").map(|step| step.name.as_str()).collect();
+    text + &format!(
+        "{} steps, applied: {}\n",
+        status.steps.len(),
+        if changed.is_empty() { "none".into() } else { changed.join(", ") }
+    )
+}
+
+fn tell(failure: &Failure, machine: &dyn Machine, json: bool) {
+    let code = failure.code();
+    if json {
+        let value = serde_json::json!({ "code": code.number, "message": failure.to_string(), "action": code.action });
+        machine.say(&value.to_string());
+    } else {
+        machine.say(&format!("{}: {}\n  seen: {failure}\n  next: {}", code.number, code.title, code.action));
+    }
+}

@@ -1,0 +1,160 @@
+//! What this machine is: read once, before anything is decided.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::machine::{Machine, read_text};
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// Name it has now.
+    pub name: String,
+    /// Hardware address, lower case.
+    pub mac: String,
+    /// Driver; none for what is no card.
+    pub driver: Option<String>,
+    /// Whether there is a signal; not known while it is down.
+    pub carrier: Option<bool>,
+    /// Whether it follows another (a bond, a Hyper-V virtual function).
+    pub follows: bool,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// Name of the kernel: `sda`.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// The image this machine runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Image {
+    /// `IMAGE_ID`.
+    pub id: Option<String>,
+    /// `IMAGE_VERSION`.
+    pub version: Option<String>,
+    /// Role it is made for.
+    pub role: Option<String>,
+}
+
+/// What this machine is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// Network interfaces, by name; without `lo`.
+    pub interfaces: Vec<Interface>,
+    /// Disks, by name.
+    pub disks: Vec<Disk>,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// UUID the firmware gives the machine, lower case.
+    pub product_uuid: Option<String>,
+    /// The image.
+    pub image: Image,
+    /// /etc/passwd, /etc/group and /etc/shadow as they are now.
+    #[serde(skip)]
+    pub accounts: Accounts,
+    /// Whether there is a systemd-repart definition of the state partition.
+    pub repart: bool,
+}
+
+/// The three account files.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// /etc/passwd.
+    pub passwd: String,
+    /// /etc/group.
+    pub group: String,
+    /// /etc/shadow: hashes.
+    pub shadow: String,
+}
+
+impl std::fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Accounts(..)")
+    }
+}
+
+/// Looks at the machine.
+///
+/// # Errors
+/// Something that is there cannot be read.
+pub fn facts(machine: &dyn Machine) -> Result<Facts> {
+    let text = |path: &str| read_text(machine, path);
+    let etc = |path: &str| Ok::<_, Failure>(text(path)?.unwrap_or_default());
+    let product_uuid = text("/sys/class/dmi/id/product_uuid")?.map(|uuid| uuid.trim().to_ascii_lowercase());
+    Ok(Facts {
+        interfaces: interfaces(machine)?,
+        disks: disks(machine)?,
+        memory: memory(&text("/proc/meminfo")?.unwrap_or_default()),
+        product_uuid: product_uuid.filter(|uuid| !uuid.is_empty()),
+        image: image(&text("/usr/lib/os-release")?.unwrap_or_default(), text("/usr/share/ingot/role")?.as_deref()),
+        accounts: Accounts { passwd: etc("/etc/passwd")?, group: etc("/etc/group")?, shadow: etc("/etc/shadow")? },
+        repart: list(machine, "/usr/lib/repart.d")?.iter().any(|name| name.contains("state")),
+    })
+}
+
+fn list(machine: &dyn Machine, folder: &str) -> Result<Vec<String>> {
+    machine.list(folder).map_err(|e| Failure::io("reading", folder, &e))
+}
+
+fn interfaces(machine: &dyn Machine) -> Result<Vec<Interface>> {
+    let mut interfaces = Vec::new();
+    for name in list(machine, "/sys/class/net")?.into_iter().filter(|name| name != "lo") {
+        let folder = format!("/sys/class/net/{name}");
+        let Some(mac) = read_text(machine, &format!("{folder}/address"))? else { continue };
+        // A card that is down refuses the question.
+        let carrier = machine.read(&format!("{folder}/carrier")).ok().flatten().map(|bytes| bytes.starts_with(b"1"));
+        let last = |link: &str| {
+            let target = machine.link(&format!("{folder}/{link}")).map_err(|e| Failure::io("reading", &folder, &e));
+            target.map(|target| target.and_then(|target| target.rsplit('/').next().map(str::to_owned)))
+        };
+        interfaces.push(Interface {
+            mac: mac.trim().to_ascii_lowercase(),
+            driver: last("device/driver")?,
+            carrier,
+            follows: last("master")?.is_some(),
+            name,
+        });
+    }
+    Ok(interfaces)
+}
+
+fn disks(machine: &dyn Machine) -> Result<Vec<Disk>> {
+    let mut disks = Vec::new();
+    for name in list(machine, "/sys/class/block")? {
+        let folder = format!("/sys/class/block/{name}");
+        let is = |path: &str| machine.attributes(&format!("{folder}/{path}")).map_err(|e| Failure::io("reading", &folder, &e));
+        // Partitions have a number; what is no device (loop, device mapper) has no `device`.
+        if is("partition")?.is_some() || is("device")?.is_none() {
+            continue;
+        }
+        let sectors: u64 = read_text(machine, &format!("{folder}/size"))?.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        disks.push(Disk { name, bytes: sectors.saturating_mul(512) });
+    }
+    Ok(disks)
+}
+
+fn memory(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: u64 = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0);
+    kib.saturating_mul(1024)
+}
+
+fn image(release: &str, role: Option<&str>) -> Image {
+    let values: BTreeMap<&str, String> = release
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key, value.trim().trim_matches('"').to_owned()))
+        .collect();
+    let value = |key: &str| values.get(key).filter(|value| !value.is_empty()).cloned();
+    let role = role.map(|role| role.trim().to_owned()).filter(|role| !role.is_empty());
+    // The images of ingot are named after their role; one with a name of its own says it in a file.
+    let roles = ["load-balancer", "control-plane", "linux-worker", "windows-worker"];
+    let named = value("IMAGE_ID").filter(|id| roles.contains(&id.as_str()));
+    Image { id: value("IMAGE_ID"), version: value("IMAGE_VERSION"), role: role.or(named) }
+}

@@ -1,0 +1,217 @@
+//! A folder that plays a running machine: programs are scripted, clocks stand still, and any call can go wrong.
+
+#![allow(missing_docs)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Attributes, Command, Machine, Output, Ownership, Real};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// The machine dies in this change (from 0): half of a file is written, a program's answer is lost.
+    pub kill_at: Option<usize>,
+    /// Changes below this folder end with this error.
+    pub disk: Option<(&'static str, io::ErrorKind)>,
+    /// No gateway answers.
+    pub silent: bool,
+    /// DHCP answers after so many seconds.
+    pub dhcp_after: u64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Scripted {
+    real: Real,
+    pub faults: Faults,
+    pub clock: u64,
+    pub up: Cell<Duration>,
+    pub changes: Cell<usize>,
+    dead: Cell<bool>,
+    pub commands: RefCell<Vec<String>>,
+    pub lines: RefCell<Vec<String>>,
+    pub notices: RefCell<Vec<String>>,
+    pub entries: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Scripted {
+    pub fn new(root: &Path, faults: Faults) -> Self {
+        Self {
+            real: Real::new(root, Ownership::Ignored),
+            faults,
+            clock: 1_800_000_000,
+            up: Cell::new(Duration::from_secs(10)),
+            changes: Cell::new(0),
+            dead: Cell::new(false),
+            commands: RefCell::default(),
+            lines: RefCell::default(),
+            notices: RefCell::default(),
+            entries: RefCell::default(),
+        }
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.dead.get() { Err(io::Error::other("killed")) } else { Ok(()) }
+    }
+
+    /// Counts a change; `half` is what is left of it when the machine dies in it.
+    fn change(&self, path: &str, half: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.alive()?;
+        if let Some((_, kind)) = self.faults.disk.filter(|(folder, _)| path.starts_with(folder)) {
+            return Err(kind.into());
+        }
+        let number = self.changes.replace(self.changes.get() + 1);
+        if self.faults.kill_at == Some(number) {
+            half()?;
+            self.dead.set(true);
+            return Err(io::Error::other("killed"));
+        }
+        Ok(())
+    }
+
+    fn put(&self, path: &str, text: &str) -> io::Result<()> {
+        self.real.make_folder(super::parent(path), Attributes::root(0o755))?;
+        self.real.write(path, text.as_bytes(), Attributes::root(0o600))
+    }
+
+    fn program(&self, command: &Command) -> io::Result<Output> {
+        let arguments: Vec<&str> = command.arguments.iter().map(String::as_str).collect();
+        let answer = |code: i32, out: &str| Ok(Output { code: Some(code), out: out.to_owned(), tail: String::new() });
+        match (command.program.as_str(), arguments.as_slice()) {
+            ("/usr/bin/ssh-keygen", [.., file]) => {
+                self.put(file, "PRIVATE\n")?;
+                self.put(&format!("{file}.pub"), "ssh-ed25519 PUBLIC\n")?;
+            }
+            ("/usr/sbin/modprobe", ["-a", "--", names @ ..]) => {
+                for name in names {
+                    self.put(&format!("/sys/module/{}/initstate", name.replace('-', "_")), "live\n")?;
+                }
+            }
+            ("/usr/bin/ip", ["link", "set", "dev", from, "name", to]) => {
+                self.real.rename(&format!("/sys/class/net/{from}"), &format!("/sys/class/net/{to}"))?;
+            }
+            ("/usr/bin/ip", ["-j", "-4", ..]) if self.up.get().as_secs() >= self.faults.dhcp_after => {
+                return answer(0, r#"[{"dst":"default","gateway":"10.0.0.1","dev":"eth0"}]"#);
+            }
+            ("/usr/bin/ip", ["-j", ..]) => return answer(0, "[]"),
+            ("/usr/bin/ping", _) if self.faults.silent => return answer(1, ""),
+            ("/usr/bin/ping" | "/usr/bin/systemctl", _) => {}
+            _ => return Err(io::ErrorKind::NotFound.into()),
+        }
+        answer(0, "")
+    }
+}
+
+impl Machine for Scripted {
+    fn live(&self) -> bool {
+        true
+    }
+
+    fn ownership(&self) -> Ownership {
+        Ownership::Ignored
+    }
+
+    fn read(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        self.alive()?;
+        self.real.read(path)
+    }
+
+    /// The image's time: before the clock.
+    fn modified(&self, path: &str) -> io::Result<u64> {
+        self.alive()?;
+        self.real.modified(path).map(|_| 1_700_000_000)
+    }
+
+    fn open(&self, device: &str) -> io::Result<std::fs::File> {
+        self.alive()?;
+        self.real.open(device)
+    }
+
+    fn credentials(&self) -> Option<String> {
+        None
+    }
+
+    fn attributes(&self, path: &str) -> io::Result<Option<Attributes>> {
+        self.alive()?;
+        self.real.attributes(path)
+    }
+
+    fn link(&self, path: &str) -> io::Result<Option<String>> {
+        self.alive()?;
+        self.real.link(path)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        self.alive()?;
+        self.real.list(folder)
+    }
+
+    fn make_folder(&self, path: &str, attributes: Attributes) -> io::Result<()> {
+        self.change(path, || Ok(()))?;
+        self.real.make_folder(path, attributes)
+    }
+
+    fn write(&self, path: &str, bytes: &[u8], attributes: Attributes) -> io::Result<()> {
+        self.change(path, || self.real.write(path, &bytes[..bytes.len() / 2], attributes))?;
+        let attributes = Attributes { uid: 0, gid: 0, ..attributes };
+        self.real.write(path, bytes, attributes)
+    }
+
+    fn write_kernel(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.change(path, || Ok(()))?;
+        self.real.write_kernel(path, bytes)
+    }
+
+    fn append(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        self.change(path, || self.real.append(path, &bytes[..bytes.len() / 2]))?;
+        self.real.append(path, bytes)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(to, || Ok(()))?;
+        self.real.rename(from, to)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.change(path, || Ok(()))?;
+        self.real.remove(path)
+    }
+
+    fn sync_folder(&self, path: &str) -> io::Result<()> {
+        self.change(path, || Ok(()))?;
+        self.real.sync_folder(path)
+    }
+
+    fn run(&self, command: &Command) -> io::Result<Output> {
+        self.change("", || self.program(command).map(drop))?;
+        self.commands.borrow_mut().push(command.to_string());
+        self.program(command)
+    }
+
+    fn now(&self) -> u64 {
+        self.clock
+    }
+
+    fn uptime(&self) -> Duration {
+        self.up.get()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.up.set(self.up.get() + time);
+    }
+
+    fn say(&self, line: &str) {
+        self.lines.borrow_mut().push(line.to_owned());
+    }
+
+    fn notify(&self, state: &str) {
+        self.notices.borrow_mut().push(state.to_owned());
+    }
+
+    fn log(&self, entry: &[u8]) {
+        self.entries.borrow_mut().push(entry.to_owned());
+    }
+}

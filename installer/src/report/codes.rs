@@ -1,0 +1,193 @@
+//! Every code the installer can end or warn with: one table, from which `docs/codes.md` is made.
+
+use std::fmt::Write;
+
+/// How the process ends (DESIGN.md section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed: 1.
+    Failed,
+    /// The command line is wrong: 2.
+    Usage,
+    /// The profile is wrong: 3.
+    Document,
+    /// The profile is not trusted: 4.
+    Untrusted,
+    /// A tool or the network is missing: 5.
+    Missing,
+    /// It may work later: 75.
+    Later,
+}
+
+impl Exit {
+    /// The exit code of the process.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Document => 3,
+            Exit::Untrusted => 4,
+            Exit::Missing => 5,
+            Exit::Later => 75,
+        }
+    }
+}
+
+/// A code: what it is called, what it means, what to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// `INGOT-Nnnnn`; never given to another meaning.
+    pub number: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// What happened to the machine.
+    pub meaning: &'static str,
+    /// What a person does next.
+    pub action: &'static str,
+    /// How the process ends.
+    pub exit: Exit,
+}
+
+macro_rules! codes {
+    ($($name:ident = $number:literal $exit:ident, $title:literal, $meaning:literal, $action:literal;)*) => {
+        $(#[doc = $title] pub static $name: Code =
+            Code { number: $number, title: $title, meaning: $meaning, action: $action, exit: Exit::$exit };)*
+        /// All of them, by number.
+        pub static ALL: &[&Code] = &[$(&$name),*];
+    };
+}
+
+codes! {
+    NO_PROFILE = "INGOT-N0101" Later, "no profile was found",
+        "Every source was asked; the reason of each is in the report. Nothing was changed.",
+        "Attach a medium labelled INGOT, or give the credential `ingot.profile`, then start again.";
+    SOURCES_DISAGREE = "INGOT-N0102" Document, "two sources hold different profiles",
+        "It is not for the machine to guess which one is meant. Nothing was changed.",
+        "Remove one of the sources that the report names.";
+    NOT_A_PROFILE = "INGOT-N0201" Document, "the profile is wrong",
+        "The profile was read and refused; every fault is listed with its line. Nothing was changed.",
+        "Correct the lines; `ingot profile check FILE` shows the same faults before it is shipped.";
+    WRONG_ROLE = "INGOT-N0202" Document, "the profile is for another role",
+        "Role of the profile and role of the image differ. Nothing was changed.",
+        "Give this machine the profile that is meant for it, or start it from the image of that role.";
+    SECRET_MISSING = "INGOT-N0203" Document, "a secret that the profile names is not there",
+        "The profile refers to a systemd credential that this machine was not given. Nothing was changed.",
+        "Give the credential of that name to the machine, or write the secret into the profile's encrypted part.";
+    NO_SUCH_ACCOUNT = "INGOT-N0204" Document, "a file belongs to an account that does not exist",
+        "An owner or group of `[[file]]` is in neither the image nor the profile. Nothing was changed.",
+        "Take an account of the image, or one of `[[access.users]]`.";
+    ACCOUNT_TAKEN = "INGOT-N0205" Document, "a user of the profile has the name of an account of the image",
+        "Taking it over would change who owns files of the system. Nothing was changed.",
+        "Give the user another name.";
+    UNSIGNED = "INGOT-N0301" Untrusted, "the profile is not signed",
+        "This image takes signed profiles only. Nothing was changed.",
+        "Sign it: `ssh-keygen -Y sign -n ingot-profile -f KEY profile.toml`, and put profile.toml.sig beside it.";
+    UNTRUSTED = "INGOT-N0302" Untrusted, "the signature of the profile does not hold",
+        "The signature is not by a key of the image's allowed_signers, or not over these bytes. Nothing was changed.",
+        "Sign the profile again, unchanged, with a key the image trusts.";
+    TRUST_BROKEN = "INGOT-N0303" Untrusted, "the image's list of signers cannot be used",
+        "Without allowed_signers nothing can be trusted. Nothing was changed.",
+        "Build the image again with the keys that sign profiles.";
+    NOT_NOW = "INGOT-N0304" Untrusted, "the profile is not valid now",
+        "Its time has not come yet, or is over. Nothing was changed.",
+        "Check the machine's clock, else sign a profile that is valid now.";
+    OLDER = "INGOT-N0305" Untrusted, "a newer profile made this machine",
+        "The serial of the profile is lower than that of the one this machine has. Nothing was changed.",
+        "Raise `serial`; where going back is meant, say `allow_older = true` and sign it.";
+    NOTE_BROKEN = "INGOT-N0306" Failed, "what the machine noted about itself cannot be read",
+        "The note could name a newer profile or another machine, so none is believed. Nothing was changed.",
+        "Restore the state partition whole, or start with an empty one.";
+    OTHER_MACHINE = "INGOT-N0401" Untrusted, "this disk belongs to another machine",
+        "The identity of the machine is not the one the state partition was made with: it is a clone, or the disk was moved.",
+        "For a new machine give it an empty disk; for the old one give it its former firmware identity (VM UUID).";
+    NO_IDENTITY = "INGOT-N0402" Failed, "the machine has no machine-id",
+        "/etc/machine-id is missing or unset, so nothing that is kept could be told from that of other machines.",
+        "Give the virtual machine a UUID of its own in the hypervisor, and start it again.";
+    NO_SUCH_CARD = "INGOT-N0501" Document, "no network card is what the profile says",
+        "An interface of the profile matches none of the cards, or more than one. The network was not changed.",
+        "Compare `match` with the cards the message lists; a MAC address names exactly one.";
+    GATEWAY_SILENT = "INGOT-N0502" Failed, "the gateway does not answer",
+        "After the change of the network no gateway answered within `confirm_secs`; the former files are in use again where there were any.",
+        "Check address, prefix, VLAN and cable; then correct the profile and start the installer again.";
+    NO_ADDRESS = "INGOT-N0503" Later, "no gateway is known yet",
+        "DHCP or router advertisement named no gateway within `confirm_secs`. The network files stay.",
+        "Check that the network gives addresses to this machine's MAC; the installer tries again by itself.";
+    CLOCK_NOT_SET = "INGOT-N0504" Failed, "the clock is not synchronised",
+        "No time server answered within `wait_secs`. This is a warning: the machine goes on.",
+        "Check `[time] servers`; certificates are judged by this clock.";
+    STEP_FAILED = "INGOT-N0601" Failed, "a step has no effect",
+        "The step was carried out, but what it stands for still does not hold.",
+        "The message says what was expected and found; something else changes the same thing.";
+    PROGRAM_FAILED = "INGOT-N0602" Failed, "a program failed",
+        "A program of the image ended with an error; its last words are in the message.",
+        "Read its words; `journalctl -b` has the rest.";
+    PROGRAM_MISSING = "INGOT-N0603" Missing, "a program is not in the image",
+        "The step needs a program that the image does not have.",
+        "Add its package to the image definition.";
+    ALREADY_DONE = "INGOT-N0604" Failed, "what cannot be undone was done with other input",
+        "An irreversible step was carried out on this machine with another input than the profile has now.",
+        "Give the former profile back, or make the machine anew.";
+    DISK_FULL = "INGOT-N0701" Failed, "the disk is full",
+        "Nothing half-written was kept. Steps that need no state were carried out; what persists was not lost.",
+        "Make room on the partition the message names, or give the machine a larger disk; it grows by itself.";
+    READ_ONLY = "INGOT-N0702" Failed, "the state partition is read-only",
+        "The kernel lets nothing be written: often an error of the disk. Steps that need no state were carried out.",
+        "Look at `dmesg` for errors of the disk; replace it, or start the machine again for a check.";
+    INPUT_OUTPUT = "INGOT-N0703" Failed, "reading or writing failed",
+        "The message names the file and what the kernel said.",
+        "Look at `dmesg` for errors of the disk.";
+    JOURNAL_TORN = "INGOT-N0704" Failed, "the installer's journal had damaged lines",
+        "A power cut tore the journal. This is a warning: damaged lines are left out, and steps check for themselves.",
+        "Nothing, unless it comes again: then the disk does not keep what it promised to.";
+    USAGE = "INGOT-N0801" Usage, "the command line is wrong",
+        "Nothing was done.",
+        "`ingot-installer --help` lists the commands.";
+    NOT_READY = "INGOT-N0802" Later, "the machine is not ready",
+        "`status` was asked, and the installer has not finished, or has failed.",
+        "`ingot-installer status` tells the step it is at and the code of the failure.";
+}
+
+/// The code of this number.
+pub fn by_number(number: &str) -> Option<&'static Code> {
+    ALL.iter().find(|code| code.number == number).copied()
+}
+
+/// The reference page: Markdown.
+pub fn page() -> String {
+    let mut text = "# Codes of the installer\n\nMade from `installer/src/report/codes.rs`; a test keeps it so.\n".to_owned();
+    for code in ALL {
+        let _ = write!(
+            text,
+            "\n## {}: {}\n\n{}\n\n**Next:** {}\n\nExit code {}.\n",
+            code.number,
+            code.title,
+            code.meaning,
+            code.action,
+            code.exit.code()
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `INGOT_BLESS=1 cargo test -p ingot-installer --lib report::codes` writes the page.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a switch of the test")]
+    fn the_page_is_as_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/codes.md");
+        if std::env::var_os("INGOT_BLESS").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page(), "INGOT_BLESS=1 writes it");
+    }
+
+    #[test]
+    fn numbers_are_unique_and_in_order() {
+        assert!(ALL.windows(2).all(|pair| pair[0].number < pair[1].number));
+        assert!(ALL.iter().all(|code| code.number.len() == 11 && code.number.starts_with("INGOT-N")));
+        assert_eq!(by_number("INGOT-N0101"), Some(&NO_PROFILE));
+    }
+}

@@ -1,0 +1,3 @@
+//! What a machine becomes.
+
+pub mod load_balancer;

@@ -1,0 +1,198 @@
+//! The one straight path: find, verify, parse, facts, plan, apply, report.
+
+use std::time::Duration;
+
+use profile::Profile;
+use trust::Sha256Digest;
+
+use crate::apply::apply;
+use crate::facts::{Facts, facts};
+use crate::failure::{Failure, Result};
+use crate::find::{self, Candidate, Found, Undecided};
+use crate::journal::Journal;
+use crate::machine::Machine;
+use crate::machine::reader::Local;
+use crate::plan::{Input, plan, show};
+use crate::report::Report;
+use crate::report::codes::{self, Code};
+use crate::secrets::secrets;
+use crate::steps::network::cards;
+use crate::steps::outside::Keep;
+use crate::steps::{Phase, Step, World};
+use crate::verify::identity::{self, Identity};
+use crate::verify::{Accepted, Claims, Former, Refusal, Time, Trust, in_order, in_time};
+
+/// Which profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The first that some source has.
+    Any,
+    /// This file.
+    File(String),
+}
+
+/// Makes the machine what its profile says.
+///
+/// # Errors
+/// With a code; it was told already.
+pub fn run(machine: &dyn Machine, source: &Source) -> Result<()> {
+    let report = Report::new(machine);
+    let world = World { machine, report: &report };
+    let result = through(world, source);
+    match &result {
+        Ok(()) => report.ready(),
+        Err(failure) => report.failed(failure),
+    }
+    result
+}
+
+fn through(world: World<'_>, source: &Source) -> Result<()> {
+    let World { machine, report } = world;
+    report.stage("find");
+    let candidate = choose(find(machine, source), report)?;
+    report.stage("verify");
+    let taken = take(machine, &candidate)?;
+    if let Some(doubt) = &taken.doubts {
+        report.warn(&Failure::new(&codes::CLOCK_NOT_SET, doubt.as_str()));
+    }
+    report.stage("facts");
+    let facts = facts_with_cards(world, &taken.profile)?;
+    report.stage("plan");
+    let steps = steps(machine, &taken, &facts)?;
+    let mut journal = open(world)?;
+    report.stage("apply");
+    apply(&steps, Phase::Local, &mut journal, world)?;
+    report.rendered();
+    report.stage("network");
+    apply(&steps, Phase::Network, &mut journal, world)
+}
+
+/// What `run` would do, as text; nothing is changed.
+///
+/// # Errors
+/// Those of `run`, up to the plan.
+pub fn preview(machine: &dyn Machine, source: &Source) -> Result<String> {
+    let candidate = one(find(machine, source))?;
+    let taken = take(machine, &candidate)?;
+    Ok(show(&steps(machine, &taken, &facts(machine)?)?))
+}
+
+/// Whether this machine would take its profile: everything `run` does before the first change.
+///
+/// # Errors
+/// Those of `run`, up to the plan.
+pub fn check(machine: &dyn Machine, source: &Source) -> Result<String> {
+    let candidate = one(find(machine, source))?;
+    let taken = take(machine, &candidate)?;
+    let steps = steps(machine, &taken, &facts(machine)?)?;
+    Ok(format!("{}: good for this machine; {} steps; signed by {}\n", candidate.source, steps.len(), taken.signer))
+}
+
+fn find(machine: &dyn Machine, source: &Source) -> Found {
+    match source {
+        Source::Any => find::find(&Local(machine)),
+        Source::File(path) => find::file(&Local(machine), path),
+    }
+}
+
+fn choose(found: Found, report: &Report<'_>) -> Result<Candidate> {
+    for (source, reason) in &found.tried {
+        report.tried(source, reason);
+    }
+    let candidate = one(found)?;
+    report.chosen(&candidate.source, &Sha256Digest::of(&candidate.profile).to_string());
+    Ok(candidate)
+}
+
+fn one(found: Found) -> Result<Candidate> {
+    found.choose().map_err(|undecided| {
+        let code = match &undecided {
+            Undecided::Disagree { .. } => &codes::SOURCES_DISAGREE,
+            Undecided::Nothing { .. } => &codes::NO_PROFILE,
+        };
+        Failure::new(code, undecided.to_string())
+    })
+}
+
+/// A profile that was accepted, and what is kept of it. Only [`take`] makes one.
+struct Taken {
+    profile: Profile,
+    signer: String,
+    keep: Keep,
+    doubts: Option<String>,
+}
+
+/// The one way to a profile that is acted on: signature, schema, time, order, identity of the machine.
+fn take(machine: &dyn Machine, candidate: &Candidate) -> Result<Taken> {
+    let reader = &Local(machine);
+    let trust = Trust::read(reader).map_err(refused)?;
+    let time = Time::of(reader).map_err(refused)?;
+    let accepted = trust.accept(candidate, time).map_err(refused)?;
+    let profile = parse(candidate, &accepted)?;
+    let claims = Claims { serial: profile.serial, allow_rollback: profile.allow_older, ..Claims::default() };
+    let doubts = in_time(&claims, time).map_err(refused)?;
+    let former = Former::read(reader).map_err(refused)?;
+    in_order(&accepted, &claims, former.as_ref()).map_err(refused)?;
+    let noted = Identity::noted(reader).map_err(refused)?;
+    let identity = identity::check(noted, Identity::of(reader)).map_err(refused)?;
+    let nobody = || "nobody: this image takes unsigned profiles".to_owned();
+    let keep = Keep {
+        profile: String::from_utf8_lossy(accepted.bytes()).into_owned(),
+        signature: candidate.signature.clone(),
+        former: Former::of(&accepted, &claims).render(),
+        identity: identity.render(),
+    };
+    Ok(Taken { profile, signer: accepted.signer().map_or_else(nobody, |signer| signer.fingerprint.clone()), keep, doubts })
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    let code: &'static Code = match &refusal {
+        Refusal::Image { .. } => &codes::TRUST_BROKEN,
+        Refusal::Unsigned(_) => &codes::UNSIGNED,
+        Refusal::Untrusted { .. } => &codes::UNTRUSTED,
+        Refusal::TooEarly { .. } | Refusal::TooLate { .. } => &codes::NOT_NOW,
+        Refusal::Older { .. } | Refusal::UnsignedRollback(_) => &codes::OLDER,
+        Refusal::State { .. } => &codes::NOTE_BROKEN,
+        Refusal::OtherMachine { .. } => &codes::OTHER_MACHINE,
+    };
+    Failure::new(code, refusal.to_string())
+}
+
+fn parse(candidate: &Candidate, accepted: &Accepted<'_>) -> Result<Profile> {
+    Profile::parse(&candidate.source, accepted.bytes())
+        .map_err(|refused| Failure::new(&codes::NOT_A_PROFILE, refused.to_string()))
+}
+
+/// How long network cards may take to appear: their drivers are loaded while we start.
+const CARDS: Duration = Duration::from_secs(10);
+
+fn facts_with_cards(world: World<'_>, profile: &Profile) -> Result<Facts> {
+    let end = world.machine.uptime().saturating_add(CARDS);
+    let mut told = false;
+    loop {
+        let facts = facts(world.machine)?;
+        let there = cards(&profile.network, &facts).is_ok();
+        if there || !world.machine.live() || world.machine.uptime() >= end {
+            return Ok(facts);
+        }
+        if !told {
+            world.report.waiting("facts", "the network cards of the profile", CARDS);
+            told = true;
+        }
+        world.machine.sleep(Duration::from_millis(250));
+    }
+}
+
+fn steps(machine: &dyn Machine, taken: &Taken, facts: &Facts) -> Result<Vec<Step>> {
+    let secrets = secrets(machine, &taken.profile)?;
+    plan(Input { profile: &taken.profile, keep: &taken.keep, facts, secrets: &secrets })
+}
+
+fn open(world: World<'_>) -> Result<Journal> {
+    let journal = Journal::open(world.machine)?;
+    if journal.damaged > 0 {
+        let message = format!("{} damaged lines in {} were left out", journal.damaged, crate::journal::PATH);
+        world.report.warn(&Failure::new(&codes::JOURNAL_TORN, message));
+    }
+    Ok(journal)
+}
