@@ -1,1 +1,20 @@
-//! Skeleton.
+//! What the end-to-end tests share: the programs as `ci/compile` made them, one release of the
+//! load balancer built once for all tests, the judges of the oracle root, and virtual machines.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`programs`] | running `ingot` and the reference tools |
+//! | [`fixture`] | releases that are built once and shared between test processes |
+//! | [`machine`] | a virtual machine started by `ingot boot`, and what its console says |
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "test code"
+)]
+
+pub mod fixture;
+pub mod machine;
+pub mod programs;
