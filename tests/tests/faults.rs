@@ -78,6 +78,30 @@ fn killed_in_every_stage_the_next_build_gives_the_same_bytes() {
 }
 
 #[test]
+fn ctrl_c_leaves_nothing_behind() {
+    load_balancer();
+    for stage in ["tree", "export"] {
+        let folder = scratch();
+        let own = own_cache(folder.path());
+        let out = folder.path().join("out");
+        let mut command = ingot(["build", "--locked", "--offline", "--verbose"]);
+        command.arg(definition()).arg("--output").arg(out.join("load-balancer")).env("INGOT_CACHE", &own);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let wanted = format!("stage: {stage}");
+        assert!(lines.any(|line| line == wanted), "no {wanted}");
+        std::thread::sleep(std::time::Duration::from_millis(if stage == "tree" { 1500 } else { 60 }));
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+        lines.for_each(drop);
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{stage}");
+        assert!(!out.exists() || names(&out).is_empty(), "{stage}: {:?}", names(&out));
+        let work = own.join("work");
+        let left: Vec<String> = if work.exists() { names(&work) } else { Vec::new() };
+        assert!(left.iter().all(|name| name.ends_with(".lock")), "{stage}: {left:?}");
+    }
+}
+
+#[test]
 fn a_full_disk_is_an_error_and_leaves_nothing_half_written() {
     load_balancer();
     let folder = scratch();

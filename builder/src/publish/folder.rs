@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::interrupt::Temporary;
 
 /// A file by which a folder is known to be a release, so that nothing else is ever replaced.
 const MARK: &str = "manifest.json";
@@ -24,6 +25,8 @@ pub struct Partial {
     target: PathBuf,
     /// Held as long as the folder is partial: that is how others know that somebody works on it.
     _lock: File,
+    /// Ctrl-C removes it too.
+    _temporary: Temporary,
 }
 
 impl Partial {
@@ -49,7 +52,8 @@ impl Partial {
             let folder = folder.map_err(|e| Error::io("making a folder in", parent, &e))?;
             // Between making and locking another build may take it for stale and remove it: then again.
             if let Some(lock) = lock(folder.path())? {
-                return Ok(Self { folder, target: target.to_owned(), _lock: lock });
+                let temporary = Temporary::new(folder.path());
+                return Ok(Self { folder, target: target.to_owned(), _lock: lock, _temporary: temporary });
             }
         }
     }

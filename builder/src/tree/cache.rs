@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::epoch::Epoch;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
+use crate::interrupt::Temporary;
 use crate::lock::Lock;
 use crate::progress::{Progress, Unit};
 use crate::tree::configure::{configure, without_hwdb};
@@ -228,6 +229,7 @@ struct Work {
     folder: PathBuf,
     lock_path: PathBuf,
     lock: File,
+    _temporary: Temporary,
 }
 
 impl Work {
@@ -243,7 +245,8 @@ impl Work {
             let folder = parent.join(slot.to_string());
             files::remove(&folder)?;
             files::make_folder(&folder)?;
-            return Ok(Self { folder, lock_path, lock });
+            let temporary = Temporary::new(&folder);
+            return Ok(Self { folder, lock_path, lock, _temporary: temporary });
         }
         Err(Error::new(Kind::Failed, format!("{SLOTS} builds are at work in {} already", parent.display())))
     }
