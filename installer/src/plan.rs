@@ -5,6 +5,7 @@ use profile::Profile;
 use crate::facts::Facts;
 use crate::failure::{Failure, Result};
 use crate::report::codes;
+use crate::roles;
 use crate::secrets::Secrets;
 use crate::steps::{Phase, Step, access, accounts, confirm, identity, kernel, network, outside, time};
 
@@ -53,7 +54,8 @@ pub fn plan(input: Input<'_>) -> Result<Vec<Step>> {
     steps.push(Step::local("ssh", access::sshd(&profile.access)));
     steps.push(Step::network("gateway", confirm::Confirm::of(&profile.network, files)));
     steps.push(Step::network("clock", time::Clock { wait_secs: profile.time.wait_secs }));
-    // The role's own steps belong here, before the profile is kept as the good one.
+    // Before the profile is kept as the good one.
+    steps.extend(roles::steps(input)?);
     steps.push(Step::network("keep-profile", keep.files()));
     Ok(steps)
 }

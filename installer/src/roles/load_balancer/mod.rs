@@ -12,6 +12,18 @@ use std::fmt;
 
 use profile::rule::Rule;
 
+use crate::failure::Result;
+use crate::plan::Input;
+use crate::steps::Step;
+
+/// The steps of a load balancer.
+///
+/// # Errors
+/// Profile and machine do not fit.
+pub fn steps(_input: Input<'_>) -> Result<Vec<Step>> {
+    Ok(Vec::new())
+}
+
 /// Why no configuration is rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
