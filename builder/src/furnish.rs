@@ -10,6 +10,8 @@ pub struct Furnishing<'a> {
     pub allowed_signers: &'a str,
     /// The SPDX document.
     pub spdx: Vec<u8>,
+    /// Programs of ours: path, bytes.
+    pub programs: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// The entries to add to the definition's own.
@@ -23,6 +25,7 @@ pub fn furnish(definition: &Definition, furnishing: Furnishing<'_>) -> Vec<FileE
             .into_iter()
             .map(|(name, text)| file(&format!("/usr/lib/repart.d/{name}.conf"), text.into_bytes())),
     );
+    files.extend(furnishing.programs.into_iter().map(|(path, bytes)| FileEntry { mode: 0o755, ..file(path, bytes) }));
     files
 }
 
@@ -50,8 +53,7 @@ fn partitions(disk: &DiskShape) -> Vec<(&'static str, String)> {
         ("31-root-b", slot("root", "Label=_empty\n", disk.slot)),
         (
             "50-state",
-            "[Partition]\nType=linux-generic\nLabel=state\nFormat=ext4\nSizeMinBytes=256M\nMakeDirectories=/var /ssh\nFactoryReset=yes\n"
-                .to_owned(),
+            "[Partition]\nType=linux-generic\nLabel=state\nFormat=ext4\nSizeMinBytes=256M\nFactoryReset=yes\n".to_owned(),
         ),
     ]
 }

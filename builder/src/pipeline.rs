@@ -21,6 +21,7 @@ use crate::furnish::{Furnishing, furnish};
 use crate::keys::KeySet;
 use crate::lock::Lock;
 use crate::lock::settle::{self, Policy};
+use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::publish::{self, Partial, Release};
 use crate::record;
@@ -52,8 +53,8 @@ pub struct Request<'a> {
     pub epoch: Option<Epoch>,
     /// Disk formats.
     pub formats: &'a [Format],
-    /// The initrd program.
-    pub init: &'a Path,
+    /// Folder of the programs that go into images.
+    pub programs: &'a Path,
     /// Build although nothing changed.
     pub force: bool,
     /// The time now, for the validity of repository signatures.
@@ -84,15 +85,14 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
     stage("definition");
     let mut definition = definition::load(request.definition)?;
     let output = request.output.map_or_else(|| Path::new("out").join(&definition.name), Path::to_owned);
-    let init =
-        files::read(request.init).map_err(|e| e.hint("ci/compile puts `ingot-init` beside `ingot`; --init names another"))?;
+    let programs = Programs::read(request.programs)?;
 
     stage("lock");
     let store = Store::open(&request.cache.join("store"))?;
     let lock = lock_of(request, &definition, &store, progress)?;
     let epoch = request.epoch.unwrap_or(lock.epoch);
 
-    let fingerprint = fingerprint(request, &definition, (&lock, epoch), &init)?;
+    let fingerprint = fingerprint(request, &definition, (&lock, epoch), &programs)?;
     let freshness = Freshness::new(&request.cache.join("built"), &output)?;
     if !request.force && freshness.holds(&fingerprint)? {
         return Ok(Outcome { name: definition.name, output, built: false, sizes: BTreeMap::new(), root_hash: None });
@@ -109,7 +109,8 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
     let repositories = definition.repositories.clone();
     let (name, version) = (definition.name.clone(), definition.version.clone());
     let inventory = Inventory { name: &name, version: &version, epoch, lock: &lock, repositories: &repositories };
-    let furnishing = Furnishing { allowed_signers: &request.keys.allowed_signers, spdx: sbom::spdx(&inventory)? };
+    let Programs { init, root: programs } = programs;
+    let furnishing = Furnishing { allowed_signers: &request.keys.allowed_signers, spdx: sbom::spdx(&inventory)?, programs };
     let furniture = furnish(&definition, furnishing);
     definition.files.splice(0..0, furniture);
     let composed = tree::compose(&base.tree, &base, &definition, epoch)?;
@@ -165,10 +166,13 @@ fn fingerprint(
     request: &Request<'_>,
     definition: &Definition,
     (lock, epoch): (&Lock, Epoch),
-    init: &[u8],
+    programs: &Programs,
 ) -> Result<Fingerprint> {
     let rest = format!("{} {:?}", epoch.0, request.formats);
-    Fingerprint::of(&[definition.digest.as_bytes(), lock.to_text().as_bytes(), &request.keys.public()?, init, rest.as_bytes()])
+    let (lock, keys) = (lock.to_text(), request.keys.public()?);
+    let mut inputs = vec![definition.digest.as_bytes(), lock.as_bytes(), &keys, rest.as_bytes()];
+    inputs.extend(programs.bytes());
+    Fingerprint::of(&inputs)
 }
 
 fn base_input<'a>(

@@ -7,16 +7,17 @@
 //! | [`verify`] | whether to believe the profile: signature, times, order, identity of the machine |
 //! | [`facts`] | what this machine is |
 //! | [`secrets`] | the secrets a profile only names |
+//! | [`state`] | the state partition, before anything else starts |
 //! | [`plan`] | profile and facts to ordered steps; pure |
 //! | [`steps`] | the steps: check, apply, check |
 //! | [`apply`], [`journal`] | carrying them out, and remembering it |
 //! | [`machine`] | the only door to the world |
 //! | [`report`] | console, status file, service manager, journal, codes |
-//! | [`roles`] | what a role runs: so far the texts of HAProxy and keepalived, which no step puts in place yet |
+//! | [`roles`] | what a role runs |
 //! | [`failure`] | what went wrong, with its code |
 //!
 //! Paths it touches: `/etc` (rendered at every boot), `/run/ingot/status.json`, `/run/ingot/pending`,
-//! `/run/ingot/{files,registries,proxy}`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/state-request.conf`; on the state
+//! `/run/ingot/{files,registries,proxy}`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/volatile.json`, `/run/repart.d/50-state.conf`; on the state
 //! partition `/state/ingot/{journal,profile.toml,profile.toml.sig,accepted.json,identity.json,machine-id,network}`, `/state/ssh`; `/var/home`; `/proc/sys`.
 
 pub mod apply;
@@ -30,6 +31,7 @@ pub mod report;
 pub mod roles;
 pub mod secrets;
 pub mod sequence;
+pub mod state;
 pub mod steps;
 #[cfg(test)]
 mod tests;

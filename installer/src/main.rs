@@ -43,6 +43,8 @@ impl Which {
 enum Command {
     /// Shows what `run` would do, and changes nothing.
     Plan(Which),
+    /// Mounts the state partition, and makes it at the first start; started before anything else.
+    State,
     /// Makes the machine what the profile says.
     Run(Which),
     /// Tells how far the installer is; exit code 75 unless the machine is ready.
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
     };
     let machine = Real::new(&cli.root, ownership(&cli.root)).notifying(notify_socket()).with_credentials(credentials());
     // `run` tells its failure itself, as it tells everything.
-    let told = matches!(cli.command, Command::Run(_));
+    let told = matches!(cli.command, Command::Run(_) | Command::State);
     match carry_out(cli.command, &machine, cli.json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -98,6 +100,7 @@ fn carry_out(command: Command, machine: &Real, json: bool) -> Result<()> {
     match command {
         Command::Plan(which) => print("plan", sequence::preview(machine, &which.source())?, json),
         Command::Check(which) => print("check", sequence::check(machine, &which.source())?, json),
+        Command::State => sequence::state(machine),
         Command::Run(which) => sequence::run(machine, &which.source()),
         Command::Status { wait } => status(machine, Duration::from_secs(wait), json),
     }

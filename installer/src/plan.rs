@@ -2,11 +2,12 @@
 
 use profile::Profile;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, Image};
 use crate::failure::{Failure, Result};
 use crate::report::codes;
 use crate::roles;
 use crate::secrets::Secrets;
+use crate::state::Partition;
 use crate::steps::{Phase, Step, access, accounts, confirm, identity, kernel, network, outside, time};
 
 /// What a plan is made from.
@@ -29,17 +30,17 @@ pub struct Input<'a> {
 /// [`codes::NO_SUCH_ACCOUNT`].
 pub fn plan(input: Input<'_>) -> Result<Vec<Step>> {
     let Input { profile, facts, secrets, keep } = input;
-    fits(profile, facts)?;
+    fits(profile, &facts.image)?;
     let cards = network::cards(&profile.network, facts)?;
     let files = network::files(&profile.network, &cards);
     let further = outside::further(&profile.files, secrets, (&facts.accounts, &outside::users(profile)))?;
     let mut steps = vec![
+        Step::local("state", Partition(profile.state.clone())),
         Step::local("machine-id", identity::MachineId { lasting: facts.product_uuid.is_some() }),
         Step::local("hostname", identity::Hostname::of(&profile.node)),
         Step::local("modules", kernel::Modules(profile.kernel.modules.clone())),
         Step::local("sysctls", kernel::Sysctls::of(&profile.kernel.sysctls)),
         Step::local("users", accounts::Users::of(&profile.access, secrets, &facts.accounts)?),
-        Step::local("storage", outside::storage(&profile.state)),
         Step::local("card-names", network::Names(cards)),
         Step::local("network", confirm::Rendered(files.clone())),
         Step::local("dns", outside::dns(&profile.network)),
@@ -60,11 +61,12 @@ pub fn plan(input: Input<'_>) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-fn fits(profile: &Profile, facts: &Facts) -> Result<()> {
+/// Whether the profile is for the role of the image.
+pub(crate) fn fits(profile: &Profile, image: &Image) -> Result<()> {
     let wanted = profile.node.role.name();
-    match facts.image.role.as_deref() {
+    match image.role.as_deref() {
         Some(role) if role != wanted => {
-            let id = facts.image.id.as_deref().unwrap_or("this image");
+            let id = image.id.as_deref().unwrap_or("this image");
             Err(Failure::new(&codes::WRONG_ROLE, format!("the profile is for a {wanted}, but {id} is made for a {role}")))
         }
         _ => Ok(()),

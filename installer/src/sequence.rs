@@ -10,12 +10,13 @@ use crate::facts::{Facts, facts};
 use crate::failure::{Failure, Result};
 use crate::find::{self, Candidate, Found, Undecided};
 use crate::journal::Journal;
-use crate::machine::Machine;
 use crate::machine::reader::Local;
-use crate::plan::{Input, plan, show};
+use crate::machine::{Command, Machine};
+use crate::plan::{Input, fits, plan, show};
 use crate::report::Report;
 use crate::report::codes::{self, Code};
 use crate::secrets::secrets;
+use crate::state;
 use crate::steps::network::cards;
 use crate::steps::outside::Keep;
 use crate::steps::{Phase, Step, World};
@@ -44,6 +45,32 @@ pub fn run(machine: &dyn Machine, source: &Source) -> Result<()> {
         Err(failure) => report.failed(failure),
     }
     result
+}
+
+/// Mounts the state partition, and makes it where a source holds a profile this machine takes: before the network,
+/// and before anything is rendered.
+///
+/// # Errors
+/// `/state` could not be mounted, not even in memory; it was told already.
+pub fn state(machine: &dyn Machine) -> Result<()> {
+    let report = Report::new(machine);
+    let world = World { machine, report: &report };
+    let profile = || {
+        let candidate = one(when_settled(world))?;
+        let profile = take(machine, &candidate)?.profile;
+        fits(&profile, &facts(machine)?.image)?;
+        Ok(profile.state)
+    };
+    state::open_or_make(world, profile).inspect_err(|failure| report.failed(failure))
+}
+
+/// What the sources hold once the devices of the machine are there.
+fn when_settled(world: World<'_>) -> Found {
+    let settle = Command::new("/usr/bin/udevadm", &["settle", "--timeout=30"]).within(Duration::from_secs(40));
+    if let Err(error) = world.machine.run(&settle) {
+        world.report.warn(&Failure::io("running", &settle.program, &error));
+    }
+    find(world.machine, &Source::Any)
 }
 
 fn through(world: World<'_>, source: &Source) -> Result<()> {

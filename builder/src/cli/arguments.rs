@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::machine::Way;
+
 /// Builds signed, immutable VM images for Kubernetes appliances from Debian packages.
 #[derive(Debug, Parser)]
 #[command(
@@ -122,9 +124,9 @@ pub struct Build {
     #[arg(long)]
     pub force: bool,
 
-    /// The initrd program [default: ingot-init beside this program]
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    pub init: Option<PathBuf>,
+    /// Folder of the programs that go into images: ingot-init, ingot-installer [default: where this program is]
+    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
+    pub programs: Option<PathBuf>,
 }
 
 /// `ingot lock`
@@ -196,7 +198,15 @@ pub struct Boot {
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
 
-    /// Forward a port of this host to the machine: HOST:GUEST (repeatable)
+    /// How the profile is handed over
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "smbios,disk", requires = "profile")]
+    pub via: Vec<Way>,
+
+    /// Attach a further disk image, read-only (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub drive: Vec<PathBuf>,
+
+    /// Forward a port of this host to the machine: HOST:[ADDRESS:]GUEST (repeatable)
     #[arg(long, value_name = "HOST:GUEST")]
     pub forward: Vec<String>,
 

@@ -18,6 +18,8 @@ pub(super) fn run(settings: &Settings, typed: &Typed, reporter: &Reporter) -> Re
         disk_size: Some(u64::from(typed.disk_size) << 30),
         secure_boot: secure_boot(settings, typed, &image, reporter)?,
         profile: typed.profile.clone(),
+        ways: typed.via.clone(),
+        further: typed.drive.clone(),
         forwards: typed.forward.iter().map(|text| text.parse()).collect::<Result<_>>()?,
         memory_mib: typed.memory,
         cpus: typed.cpus.into(),

@@ -22,7 +22,7 @@ pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Re
     let network = settings.network(&typed.network)?;
     let keys = settings.keys(typed.keys.as_ref(), typed.agent, reporter)?;
     let formats = formats(&typed.formats)?;
-    let init = typed.init.clone().map_or_else(beside_this_program, Ok)?;
+    let programs = typed.programs.clone().map_or_else(beside_this_program, Ok)?;
     let request = Request {
         definition: &definition,
         lock: if typed.locked { Policy::Locked } else { Policy::WhereNeeded },
@@ -32,7 +32,7 @@ pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Re
         output: typed.output.as_deref(),
         epoch: typed.epoch.map(Epoch).or(settings.environment.epoch),
         formats: &formats,
-        init: &init,
+        programs: &programs,
         force: typed.force,
         now: settings.environment.now,
     };
@@ -66,6 +66,6 @@ fn formats(names: &[String]) -> Result<Vec<Format>> {
 
 fn beside_this_program() -> Result<PathBuf> {
     std::env::current_exe()
-        .map(|program| program.with_file_name("ingot-init"))
+        .map(|program| program.with_file_name(""))
         .map_err(|e| Error::new(Kind::Failed, format!("finding this program's own place: {e}")))
 }

@@ -18,11 +18,13 @@ mod running;
 mod variable_store;
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 pub use firmware::{EnrolledKeys, Firmware};
 pub use overlay::Format;
+pub use profile::Way;
 pub use qemu::{Accelerator, Qemu};
 pub use request::{Boot, SecureBoot};
 pub use running::{Ended, Running};
@@ -48,6 +50,8 @@ pub struct Machine {
     pub serial: Serial,
     /// Files, each one SMBIOS type 11 string.
     pub credentials: Vec<PathBuf>,
+    /// Credentials through the firmware configuration device.
+    pub fw_cfg: Vec<FwCfg>,
     /// Ports of this host that lead into the machine.
     pub forwards: Vec<Forward>,
     /// Socket of a software TPM 2.0.
@@ -103,6 +107,15 @@ pub enum Serial {
     Log(PathBuf),
 }
 
+/// A blob of QEMU's firmware configuration device, as systemd takes credentials from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FwCfg {
+    /// Name of the credential.
+    pub credential: &'static str,
+    /// The file that holds it.
+    pub path: PathBuf,
+}
+
 /// A TCP port of this host that leads into the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
@@ -110,16 +123,27 @@ pub struct Forward {
     pub host: u16,
     /// Port in the machine.
     pub guest: u16,
+    /// Address in the machine's network (10.0.2.0/24); the one DHCP gives by default.
+    pub address: Option<Ipv4Addr>,
 }
 
 impl std::str::FromStr for Forward {
     type Err = Error;
 
-    /// `8443:6443`: host port, machine port.
+    /// `8443:6443`: host port, machine port; `8443:10.0.2.100:6443` to another address, such as a virtual one.
     fn from_str(text: &str) -> Result<Self> {
         let port = |part: &str| part.parse::<u16>().ok().filter(|port| *port != 0);
-        text.split_once(':').and_then(|(host, guest)| Some(Self { host: port(host)?, guest: port(guest)? })).ok_or_else(|| {
-            Error::new(Kind::Usage, format!("`{text}` is no port forward")).hint("write HOST:MACHINE, as in 8443:6443")
+        let read = || {
+            let (host, rest) = text.split_once(':')?;
+            let (address, guest) = match rest.split_once(':') {
+                Some((address, guest)) => (Some(address.parse().ok()?), guest),
+                None => (None, rest),
+            };
+            Some(Self { host: port(host)?, guest: port(guest)?, address })
+        };
+        read().ok_or_else(|| {
+            Error::new(Kind::Usage, format!("`{text}` is no port forward"))
+                .hint("write HOST:MACHINE, as in 8443:6443, or HOST:ADDRESS:MACHINE")
         })
     }
 }
@@ -158,7 +182,15 @@ impl Machine {
         for path in &self.credentials {
             line.with_path("-smbios", "type=11,path=", path, "");
         }
-        let forwards: String = self.forwards.iter().map(|f| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", f.host, f.guest)).collect();
+        for blob in &self.fw_cfg {
+            let head = format!("name=opt/io.systemd.credentials/{},file=", blob.credential);
+            line.with_path("-fw_cfg", &head, &blob.path, "");
+        }
+        let forward = |forward: &Forward| {
+            let address = forward.address.map(|address| address.to_string()).unwrap_or_default();
+            format!(",hostfwd=tcp:127.0.0.1:{}-{address}:{}", forward.host, forward.guest)
+        };
+        let forwards: String = self.forwards.iter().map(forward).collect();
         line.option("-netdev", &format!("user,id=net{forwards}")).option("-device", "virtio-net-pci,netdev=net,romfile=");
         if let Some(socket) = &self.tpm {
             line.with_path("-chardev", "socket,id=tpm,path=", socket, "");
@@ -218,6 +250,7 @@ mod tests {
             drives: vec![Drive { path: "/out/a,b.raw".into(), format: Format::Raw, writes: Writes::Dropped }],
             serial: Serial::Terminal,
             credentials: vec![],
+            fw_cfg: vec![],
             forwards: vec![],
             tpm: None,
             reboot: Reboot::Again,
@@ -268,7 +301,8 @@ mod tests {
             ],
             serial: Serial::TerminalAndLog("/work/serial.log".into()),
             credentials: vec!["/work/profile.smbios".into()],
-            forwards: vec!["8443:6443".parse().unwrap(), Forward { host: 2222, guest: 22 }],
+            fw_cfg: vec![FwCfg { credential: "ingot.profile", path: "/work/profile.toml".into() }],
+            forwards: vec!["8443:6443".parse().unwrap(), "2222:10.0.2.9:22".parse().unwrap()],
             tpm: Some("/work/tpm.socket".into()),
             reboot: Reboot::End,
             ..machine()
@@ -300,7 +334,8 @@ mod tests {
         -serial chardev:console
         -device virtio-rng-pci
         -smbios type=11,path=/work/profile.smbios
-        -netdev user,id=net,hostfwd=tcp:127.0.0.1:8443-:6443,hostfwd=tcp:127.0.0.1:2222-:22
+        -fw_cfg name=opt/io.systemd.credentials/ingot.profile,file=/work/profile.toml
+        -netdev user,id=net,hostfwd=tcp:127.0.0.1:8443-:6443,hostfwd=tcp:127.0.0.1:2222-10.0.2.9:22
         -device virtio-net-pci,netdev=net,romfile=
         -chardev socket,id=tpm,path=/work/tpm.socket
         -tpmdev emulator,id=tpm,chardev=tpm
@@ -312,7 +347,9 @@ mod tests {
 
     #[test]
     fn wrong_forwards_are_refused() {
-        for text in ["", "1", "1:", ":1", "0:1", "1:65536", "a:b", "1:2:3", "127.0.0.1:1:2"] {
+        for text in
+            ["", "1", "1:", ":1", "0:1", "1:65536", "a:b", "1:2:3", "127.0.0.1:1:2", "1:fe80::1:2", "1:10.0.2.15:", "1:10.0.2:5"]
+        {
             assert_eq!(text.parse::<Forward>().unwrap_err().kind(), Kind::Usage, "{text:?}");
         }
     }

@@ -2,12 +2,13 @@
 //! credential, so that both of the installer's ways are tried.
 
 use std::io::{Cursor, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fatfs::{Date, DateTime, Dir, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 
+use super::FwCfg;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 
@@ -109,20 +110,62 @@ impl TimeProvider for NoTime {
     }
 }
 
-/// Writes the profile's disk and credentials into `folder`: the disk's path and the credentials' paths.
+/// How a profile gets into the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Way {
+    /// SMBIOS type 11 strings, as `ingot.profile` credential; only where it is small enough.
+    Smbios,
+    /// QEMU's firmware configuration device, as `ingot.profile` credential.
+    FwCfg,
+    /// A FAT disk labelled INGOT.
+    Disk,
+}
+
+/// What a machine is given.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// A disk image.
+    pub disk: Option<PathBuf>,
+    /// Files with SMBIOS strings.
+    pub smbios: Vec<PathBuf>,
+    /// Blobs.
+    pub fw_cfg: Vec<FwCfg>,
+}
+
+/// Writes what the ways need into `folder`.
 ///
 /// # Errors
-/// See [`Profile::disk`] and [`files::write_atomic`].
-pub fn write(profile: &Profile, folder: &Path) -> Result<(std::path::PathBuf, Vec<std::path::PathBuf>)> {
-    let disk = folder.join("profile.img");
-    files::write_atomic(&disk, &profile.disk()?).context("writing the profile's disk")?;
-    let mut credentials = Vec::new();
-    for (index, string) in profile.credentials().iter().enumerate() {
-        let path = folder.join(format!("credential-{index}"));
-        files::write_atomic(&path, string.as_bytes())?;
-        credentials.push(path);
+/// See [`Profile::disk`] and [`files::write_atomic`]; [`Kind::Document`] where SMBIOS is the only way and the profile is too big.
+pub fn write(profile: &Profile, ways: &[Way], folder: &Path) -> Result<Handed> {
+    let mut handed = Handed::default();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        files::write_atomic(&path, bytes).context("writing the profile for the machine")?;
+        Ok::<_, Error>(path)
+    };
+    for way in ways {
+        match way {
+            Way::Disk => handed.disk = Some(put("profile.img", &profile.disk()?)?),
+            Way::FwCfg => {
+                handed.fw_cfg.push(FwCfg { credential: "ingot.profile", path: put("profile.toml", &profile.text)? });
+                if let Some(signature) = &profile.signature {
+                    handed.fw_cfg.push(FwCfg { credential: "ingot.profile.sig", path: put("profile.toml.sig", signature)? });
+                }
+            }
+            Way::Smbios => {
+                let strings = profile.credentials();
+                if strings.is_empty() && ways == [Way::Smbios] {
+                    let text =
+                        format!("the profile and its signature have more than the {MAX_CREDENTIAL} bytes that SMBIOS takes");
+                    return Err(Error::new(Kind::Document, text).hint("hand it over with `--via disk`"));
+                }
+                for (index, string) in strings.iter().enumerate() {
+                    handed.smbios.push(put(&format!("credential-{index}"), string.as_bytes())?);
+                }
+            }
+        }
     }
-    Ok((disk, credentials))
+    Ok(handed)
 }
 
 #[cfg(test)]

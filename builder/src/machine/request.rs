@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::overlay::{disk_size, overlay};
-use super::profile::{self, Profile};
+use super::profile::{self, Handed, Profile, Way};
 use super::running::scratch;
 use super::{Accelerator, Drive, Ended, EnrolledKeys, Firmware, Format, Forward, Machine, Qemu, Reboot, Running, Serial, Writes};
 use crate::error::{Context, Error, Kind, Result};
@@ -27,6 +27,10 @@ pub struct Boot {
     pub secure_boot: SecureBoot,
     /// The profile to hand to the installer.
     pub profile: Option<PathBuf>,
+    /// How it is handed over.
+    pub ways: Vec<Way>,
+    /// Further disk images; they are only read.
+    pub further: Vec<PathBuf>,
     /// Ports that lead into the machine.
     pub forwards: Vec<Forward>,
     /// Memory in MiB.
@@ -69,6 +73,8 @@ impl Boot {
             disk_size: None,
             secure_boot: SecureBoot::Beside,
             profile: None,
+            ways: vec![Way::Smbios, Way::Disk],
+            further: Vec::new(),
             forwards: Vec::new(),
             memory_mib: 2048,
             cpus: 2,
@@ -127,11 +133,13 @@ impl Boot {
         let variables = in_folder("variables.fd");
         scratch(&variables, &firmware.store(keys.as_ref())?)?;
         let mut drives = vec![self.disk(&in_folder("disk.qcow2"))?];
-        let mut credentials = Vec::new();
-        if let Some(path) = &self.profile {
-            let (disk, strings) = profile::write(&Profile::read(path)?, folder.path())?;
-            drives.push(Drive { path: disk, format: Format::Raw, writes: Writes::Refused });
-            credentials = strings;
+        let handed = match &self.profile {
+            Some(path) => profile::write(&Profile::read(path)?, &self.ways, folder.path())?,
+            None => Handed::default(),
+        };
+        for path in handed.disk.iter().chain(&self.further) {
+            let format = Format::of(path)?;
+            drives.push(Drive { path: path.clone(), format, writes: Writes::Refused });
         }
         Ok(Machine {
             qemu,
@@ -141,7 +149,8 @@ impl Boot {
             variables,
             drives,
             serial: self.serial.clone(),
-            credentials,
+            credentials: handed.smbios,
+            fw_cfg: handed.fw_cfg,
             forwards: self.forwards.clone(),
             tpm: self.tpm.then(|| in_folder("tpm.socket")),
             reboot: self.reboot,

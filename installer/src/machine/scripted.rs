@@ -20,6 +20,10 @@ pub struct Faults {
     pub silent: bool,
     /// DHCP answers after so many seconds.
     pub dhcp_after: u64,
+    /// systemd-repart finds no room.
+    pub small_disk: bool,
+    /// Exit code of e2fsck.
+    pub fsck: i32,
 }
 
 /// The machine.
@@ -98,6 +102,30 @@ impl Scripted {
             }
             ("/usr/bin/ip", ["-j", ..]) => return answer(0, "[]"),
             ("/usr/bin/ping", _) if self.faults.silent => return answer(1, ""),
+            ("/usr/bin/systemd-repart", [.., "/dev/vda"]) => {
+                // Like the real one: the file system first, the partition table last.
+                let mut head = vec![0; 4096];
+                head[1024 + 56..1024 + 58].copy_from_slice(&[0x53, 0xef]);
+                if self.faults.small_disk {
+                    let tail = "Can't fit requested partitions into available free space (100.0M), refusing.\n".to_owned();
+                    return Ok(Output { code: Some(1), out: String::new(), tail });
+                }
+                self.real.make_folder("/dev", Attributes::root(0o755))?;
+                self.real.write("/dev/vda3", &head, Attributes::root(0o600))?;
+                self.put("/sys/class/block/vda/vda3/uevent", "DEVNAME=vda3\nPARTNAME=state\n")?;
+                for (name, value) in [("partition", "3\n"), ("start", "1000000\n"), ("size", "1000000\n"), ("ro", "0\n")] {
+                    self.put(&format!("/sys/class/block/vda/vda3/{name}"), value)?;
+                }
+                self.real.make_folder("/sys/class/block/vda3", Attributes::root(0o755))?;
+            }
+            ("/usr/bin/mount", [.., what, "/state"]) => {
+                self.put("/proc/self/mountinfo", &format!("30 1 0:1 / /state rw - x {what} rw\n"))?;
+            }
+            ("/usr/sbin/e2fsck", _) => return answer(self.faults.fsck, "inode 12: words\n"),
+            ("/usr/bin/systemd-cryptsetup", _) => {
+                return Ok(Output { code: Some(1), out: String::new(), tail: "Failed to unseal secret using TPM2".to_owned() });
+            }
+            ("/usr/bin/udevadm" | "/usr/lib/systemd/systemd-growfs", _) => {}
             ("/usr/bin/ping" | "/usr/bin/systemctl", _) => {}
             _ => return Err(io::ErrorKind::NotFound.into()),
         }

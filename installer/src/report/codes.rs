@@ -139,6 +139,27 @@ codes! {
     JOURNAL_TORN = "INGOT-N0704" Failed, "the installer's journal had damaged lines",
         "A power cut tore the journal. This is a warning: damaged lines are left out, and steps check for themselves.",
         "Nothing, unless it comes again: then the disk does not keep what it promised to.";
+    DISK_SMALL = "INGOT-N0705" Failed, "the disk is too small",
+        "Slot B and the state partition do not fit behind the image. The disk was not changed.",
+        "Give the machine a larger disk, or ask for less in `[disks.state] least`.";
+    NO_TPM = "INGOT-N0706" Missing, "the machine has no TPM 2.0",
+        "The profile asks for a state partition that only the TPM can unlock. The disk was not changed.",
+        "Give the virtual machine a TPM (Hyper-V: Enable-VMTPM), or leave out `[disks.state] encryption`.";
+    STATE_LOCKED = "INGOT-N0707" Failed, "the state partition cannot be unlocked",
+        "The TPM does not give the key away: firmware, its settings or its keys are not those it was sealed with. Nothing on the partition was changed.",
+        "Undo the change of firmware or Secure Boot keys; or give up what the partition holds: remove it, and start again.";
+    STATE_DAMAGED = "INGOT-N0708" Failed, "the state partition cannot be used",
+        "Its file system is damaged beyond what can be repaired without asking. Nothing on it was changed; the machine runs from memory.",
+        "Repair it from another system (`e2fsck DEVICE`), restore it, or remove the partition to begin anew.";
+    STATE_OTHER = "INGOT-N0709" Document, "the state partition is made otherwise",
+        "Whether it is encrypted is decided when it is made. Nothing was changed.",
+        "Give the profile the encryption the machine has, or make the machine anew from an empty disk.";
+    STARTING_AGAIN = "INGOT-N0710" Later, "the machine starts again",
+        "Its profile came after the start, so the state partition was made only now.",
+        "Nothing: the machine goes on by itself.";
+    NO_BOOT_DISK = "INGOT-N0711" Failed, "the disk of this machine was not found",
+        "The verified root lies on no disk that the kernel shows. The machine runs from memory.",
+        "Start the machine from the disk of its image.";
     USAGE = "INGOT-N0801" Usage, "the command line is wrong",
         "Nothing was done.",
         "`ingot-installer --help` lists the commands.";

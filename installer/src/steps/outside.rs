@@ -191,21 +191,6 @@ pub fn further(files: &[File], secrets: &Secrets, (accounts, users): (&Accounts,
     Ok(wanted)
 }
 
-/// The state partition as systemd-repart makes it at the first boot: what the profile asks for, recorded where it reads.
-pub fn storage(state: &profile::machine::State) -> Files {
-    use profile::machine::{Encryption, FileSystem};
-    let format = match state.file_system {
-        FileSystem::Ext4 => "ext4",
-        FileSystem::Xfs => "xfs",
-    };
-    let mut text = format!("# Made by ingot-installer.\n[Partition]\nFormat={format}\nSizeMinBytes={}\n", state.least);
-    if state.encryption == Encryption::Tpm2 {
-        let pcrs: Vec<String> = state.pcrs.iter().map(ToString::to_string).collect();
-        text += &format!("Encrypt=tpm2\n# systemd-repart --tpm2-pcrs={}\n", pcrs.join("+"));
-    }
-    Files::of(vec![Wanted::public("/run/ingot/state-request.conf", text)])
-}
-
 /// What the machine keeps of an accepted profile.
 #[derive(Clone)]
 pub struct Keep {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod golden;
+mod state;
 
 use std::collections::BTreeMap;
 use std::fs;
