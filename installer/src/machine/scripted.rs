@@ -112,7 +112,8 @@ impl Scripted {
                 }
                 self.real.make_folder("/dev", Attributes::root(0o755))?;
                 self.real.write("/dev/vda3", &head, Attributes::root(0o600))?;
-                self.put("/sys/class/block/vda/vda3/uevent", "DEVNAME=vda3\nPARTNAME=state\n")?;
+                let table = crate::tests::state::table(&["root", "", "state"]);
+                self.real.write("/dev/vda", &table, Attributes::root(0o600))?;
                 for (name, value) in [("partition", "3\n"), ("start", "1000000\n"), ("size", "1000000\n"), ("ro", "0\n")] {
                     self.put(&format!("/sys/class/block/vda/vda3/{name}"), value)?;
                 }

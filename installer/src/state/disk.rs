@@ -48,6 +48,7 @@ pub(super) fn find(machine: &dyn Machine) -> Result<Disk> {
     let name = under_root(machine)?;
     let mut disk =
         Disk { device: device(&name), sectors: number(machine, &format!("{BLOCK}/{name}/size"))?, end: 0, state: None, name };
+    let wanted = labelled(machine, &disk.device)?;
     for entry in list(machine, BLOCK)? {
         let folder = format!("{BLOCK}/{}/{entry}", disk.name);
         if parent(machine, &entry)?.as_deref() != Some(disk.name.as_str()) {
@@ -55,12 +56,36 @@ pub(super) fn find(machine: &dyn Machine) -> Result<Disk> {
         }
         let end = number(machine, &format!("{folder}/start"))? + number(machine, &format!("{folder}/size"))?;
         disk.end = disk.end.max(end);
-        let uevent = read_text(machine, &format!("{folder}/uevent"))?.unwrap_or_default();
-        if uevent.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(LABEL)) {
+        if wanted == Some(number(machine, &format!("{folder}/partition"))?) {
             disk.state = Some(Partition { device: device(&entry), name: entry });
         }
     }
     Ok(disk)
+}
+
+/// Number of the partition with our label, by the table itself: of a partition that was added while it runs the kernel
+/// knows no name.
+fn labelled(machine: &dyn Machine, device: &str) -> Result<Option<u64>> {
+    let reading = |e| Failure::io("reading", device, &e);
+    let mut file = machine.open(device).map_err(reading)?;
+    // UEFI 2.10, section 5.3: the header in block 1, the entries where it says. The kernel has checked both.
+    let mut header = [0; 512];
+    file.seek(SeekFrom::Start(512)).and_then(|_| file.read_exact(&mut header)).map_err(reading)?;
+    let four = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u32::from_le_bytes);
+    let (count, size) = (four(80), four(84));
+    if !header.starts_with(b"EFI PART") || !(1..=1024).contains(&count) || !(128..=4096).contains(&size) {
+        return Err(Failure::new(&codes::NO_BOOT_DISK, format!("{device}: expected a GPT, found none that is whole")));
+    }
+    let place = header.get(72..80).and_then(|bytes| bytes.first_chunk().copied()).map_or(0, u64::from_le_bytes);
+    let mut entries = vec![0; count as usize * size as usize];
+    let start = SeekFrom::Start(place.saturating_mul(512));
+    file.seek(start).and_then(|_| file.read_exact(&mut entries)).map_err(reading)?;
+    let label: Vec<u8> = LABEL.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let used = |entry: &[u8]| !entry.starts_with(&[0; 16]);
+    let found = entries
+        .chunks(size as usize)
+        .position(|entry| used(entry) && entry.get(56..).is_some_and(|name| name.starts_with(&label)));
+    Ok(found.map(|index| index as u64 + 1))
 }
 
 /// The whole disk below the device-mapper device (`root`) that the initrd made.

@@ -2,7 +2,7 @@
 
 mod faults;
 mod golden;
-mod state;
+pub(crate) mod state;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -8,6 +8,23 @@ use crate::machine::scripted::{Faults, Scripted};
 use crate::report::codes;
 use crate::sequence::{run, state};
 
+/// A disk whose partitions have these names; no partition where there is none.
+pub(crate) fn table(names: &[&str]) -> Vec<u8> {
+    let mut disk = vec![0; 64 << 10];
+    disk[512..520].copy_from_slice(b"EFI PART");
+    disk[512 + 72] = 2;
+    disk[512 + 80] = 128;
+    disk[512 + 84] = 128;
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+        let entry = 1024 + 128 * index;
+        disk[entry] = 1;
+        for (at, unit) in name.encode_utf16().enumerate() {
+            disk[entry + 56 + 2 * at..][..2].copy_from_slice(&unit.to_le_bytes());
+        }
+    }
+    disk
+}
+
 /// A machine that started from `vda` with nothing behind its root; its profile lies where a credential would.
 fn fresh(case: &str) -> tempfile::TempDir {
     let root = machine_of(case);
@@ -20,7 +37,9 @@ fn fresh(case: &str) -> tempfile::TempDir {
     put("sys/class/block/dm-0/slaves/vda2/x", "");
     put("sys/class/block/vda2/x", "");
     put("sys/class/block/vda/size", "2000000\n");
-    for (name, text) in [("partition", "2\n"), ("start", "2048\n"), ("size", "900000\n"), ("uevent", "PARTNAME=root-a\n")] {
+    fs::create_dir_all(root.path().join("dev")).unwrap();
+    fs::write(root.path().join("dev/vda"), table(&["", "root"])).unwrap();
+    for (name, text) in [("partition", "2\n"), ("start", "2048\n"), ("size", "900000\n")] {
         put(&format!("sys/class/block/vda/vda2/{name}"), text);
     }
     put("proc/self/mountinfo", "22 1 0:1 / / ro - erofs root ro\n");
