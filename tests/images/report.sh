@@ -1,7 +1,22 @@
 #!/bin/bash
 # Facts that the VM stories ask for, one KEY=value a line, then power off.
-systemctl is-system-running --wait >/run/running 2>/dev/null
+# The role first, where there is a profile; then the rest.
+for _ in $(seq 300); do
+  grep -qE '"state": "(ready|failed)"' /run/ingot/status.json 2>/dev/null && break
+  sleep 1
+done
+state=$(sed -nE 's/.*"state": "([a-z]+)".*/\1/p' /run/ingot/status.json | head -n 1)
+if [ "$state" = ready ]; then systemctl is-system-running --wait >/run/running 2>/dev/null
+else systemctl is-system-running >/run/running 2>/dev/null; fi
 echo
+echo "status=$state"
+echo "host_name=$(cat /proc/sys/kernel/hostname)"
+echo "boot_complete=$(systemctl is-active boot-complete.target)"
+if [ -S /run/haproxy/admin.sock ]; then
+  echo "haproxy=$(systemctl is-active haproxy keepalived | tr '\n' ' ') $(/usr/bin/ingot-installer check-haproxy && echo UP)"
+  # A test on the host asks through the virtual address meanwhile.
+  sleep 8
+fi
 echo "running=$(cat /run/running)"
 echo "failed=$(systemctl --failed --plain --no-legend | awk '{ print $1 }' | tr '\n' ' ')"
 echo "multi_user=$(systemctl is-active multi-user.target)"

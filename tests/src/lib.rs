@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`programs`] | running `ingot` and the reference tools |
 //! | [`fixture`] | releases that are built once and shared between test processes |
+//! | [`profiles`] | signed profiles, and the servers machines talk to |
 //! | [`machine`] | a virtual machine started by `ingot boot`, and what its console says |
 #![allow(
     clippy::disallowed_methods,
@@ -17,4 +18,5 @@
 
 pub mod fixture;
 pub mod machine;
+pub mod profiles;
 pub mod programs;

@@ -1,0 +1,227 @@
+//! The shipped load balancer under Secure Boot, given its signed profile by each way there is.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "test code")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ingot_tests::fixture::{copy_sparse, definitions, load_balancer_that_reports, release, scratch};
+use ingot_tests::machine::{Run, boot, boot_until};
+use ingot_tests::profiles::{Authority, free_port, signed};
+use ingot_tests::programs::{must, said, tool};
+
+/// A boot takes about 40 s here; a loaded machine may take some times that.
+const PATIENCE: u64 = 400;
+
+/// A profile with a virtual address, whose one API server is this host.
+fn profile(name: &str, authority: &Authority, port: u16, more: &str) -> String {
+    let ca = authority.certificate();
+    format!(
+        r#"schema = 1
+serial = 1
+[node]
+name = "{name}"
+role = "load-balancer"
+[cluster]
+name = "site-a"
+kind = "workload"
+endpoint = "10.0.2.100:6443"
+ca = """
+{ca}"""
+[time]
+wait_secs = 1
+[[interface]]
+name = "lan"
+match = {{ name = "e*" }}
+addresses = ["10.0.2.15/24"]
+gateways = ["10.0.2.2"]
+[load_balancer]
+addresses = [{{ address = "10.0.2.100/24" }}]
+metrics = "10.0.2.15:9101"
+[load_balancer.vrrp]
+id = 51
+peers = ["10.0.2.16"]
+[[load_balancer.frontends]]
+name = "api"
+port = 6443
+backends = [{{ name = "cp-1", address = "10.0.2.2", port = {port} }}]
+{more}"#
+    )
+}
+
+fn assert_healthy(run: &Run) {
+    assert_eq!(run.fact("reported"), Some("yes"), "{}", run.console);
+    assert_eq!(run.fact("running"), Some("running"), "failed: {:?}\n{}", run.fact("failed"), run.console);
+    assert_eq!(run.fact("failed"), Some(""));
+    assert_eq!(run.fact("secure_boot"), Some("1"));
+    run.assert_says("ingot: ready");
+}
+
+/// Asks the API through the machine's virtual address while `work` lasts: the status of the first answer.
+fn asking<T>(port: u16, work: impl FnOnce() -> T) -> (T, String) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let mut last = String::new();
+            while !over.load(Ordering::Relaxed) && last != "200" {
+                let url = format!("https://127.0.0.1:{port}/readyz");
+                last = said(&mut tool("curl", ["-sk", "--max-time", "3", "-o", "/dev/null", "-w", "%{http_code}", &url])).out;
+                std::thread::sleep(std::time::Duration::from_millis(500));
+            }
+            last
+        });
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        (done, asked.join().unwrap())
+    })
+}
+
+#[test]
+fn it_serves_on_the_virtual_address_and_later_boots_need_no_medium() {
+    let release = load_balancer_that_reports();
+    let folder = scratch();
+    let authority = Authority::new(folder.path());
+    let port = free_port();
+    let _server = authority.serve(port, None);
+    let path = signed(folder.path(), &profile("lb-1", &authority, port, ""));
+    let disk = folder.path().join("disk.qcow2");
+    let outside = free_port();
+    let forward = format!("{outside}:10.0.2.100:6443");
+    let keep = ["--keep", disk.to_str().unwrap(), "--forward", &forward];
+    let given = [&keep[..], &["--profile", path.to_str().unwrap(), "--via", "smbios"]].concat();
+    let (first, answer) = asking(outside, || boot(&release, PATIENCE, &given));
+    assert_healthy(&first);
+    first.assert_says("taken from SMBIOS type 11 credential");
+    assert_eq!(answer, "200", "HAProxy answers on the virtual address\n{}", first.console);
+    assert!(first.fact("haproxy").unwrap().contains("UP"), "{:?}", first.fact("haproxy"));
+    assert_eq!(first.fact("host_name"), Some("lb-1"));
+    assert_eq!(first.fact("status"), Some("ready"));
+    assert_eq!(first.fact("boot_complete"), Some("active"));
+    let listening: Vec<&str> = first.fact("listening").unwrap().split_ascii_whitespace().collect();
+    let asked = ["tcp/10.0.2.100:6443", "tcp/10.0.2.15:9101"];
+    let local = |entry: &&&str| !entry.contains("127.0.0.5") && !entry.contains("%lan:68");
+    let others: Vec<_> = listening.iter().filter(|entry| !asked.contains(entry)).filter(local).collect();
+    assert!(others.is_empty(), "nothing listens that the profile did not ask for: {others:?}");
+
+    let (second, answer) = asking(outside, || boot(&release, PATIENCE, &keep));
+    assert_healthy(&second);
+    second.assert_says("taken from state partition");
+    assert_eq!(answer, "200", "{}", second.console);
+    assert_eq!(second.fact("machine_id"), first.fact("machine_id"));
+    assert_eq!((second.fact("boots"), second.fact("etc_kept")), (Some("2"), None));
+}
+
+/// Boots once with these arguments, until the machine is ready.
+fn ready(image: &Path, arguments: &[&str], source: &str) {
+    let run = boot_until(image, PATIENCE, arguments, &["ingot: ready", "INGOT-N"]);
+    run.assert_says("ingot: ready");
+    assert!(run.console.contains(&format!("profile: taken from {source}")), "{source}:\n{}", run.console);
+}
+
+/// A FAT or ISO image with these files.
+fn fat(folder: &Path, label: &str, files: &[(&Path, &str)]) -> PathBuf {
+    let image = folder.join(format!("{label}.img"));
+    let _ = fs::remove_file(&image);
+    must(tool("mkfs.vfat", ["-C", "-n", label]).arg(&image).arg("8192"));
+    for (file, name) in files {
+        must(tool("mcopy", ["-i"]).arg(&image).arg(file).arg(format!("::{name}")));
+    }
+    image
+}
+
+#[test]
+fn each_way_brings_the_profile() {
+    let release = load_balancer_that_reports();
+    let folder = scratch();
+    let authority = Authority::new(folder.path());
+    let path = signed(folder.path(), &profile("lb-2", &authority, 16443, ""));
+    let signature = folder.path().join("profile.toml.sig");
+    let given = path.to_str().unwrap();
+    ready(&release, &["--profile", given, "--via", "fw-cfg"], "fw_cfg");
+    ready(&release, &["--profile", given, "--via", "disk"], "profile.toml on disk INGOT");
+
+    let files = folder.path().join("iso");
+    fs::create_dir(&files).unwrap();
+    fs::copy(&path, files.join("profile.toml")).unwrap();
+    fs::copy(&signature, files.join("profile.toml.sig")).unwrap();
+    let iso = folder.path().join("ingot.iso");
+    must(tool("genisoimage", ["-quiet", "-J", "-R", "-V", "INGOT", "-o"]).arg(&iso).arg(&files));
+    ready(&release, &["--drive", iso.to_str().unwrap()], "profile.toml on disk INGOT");
+
+    let meta = folder.path().join("meta-data");
+    fs::write(&meta, "").unwrap();
+    let cidata = fat(folder.path(), "CIDATA", &[(&path, "user-data"), (&signature, "user-data.sig"), (&meta, "meta-data")]);
+    ready(&release, &["--drive", cidata.to_str().unwrap()], "user-data on disk cidata");
+
+    let image = folder.path().join("esp.raw");
+    copy_sparse(&release.join("load-balancer-report.raw"), &image);
+    must(tool("cp", ["-r"]).arg(release.join("secure-boot")).arg(folder.path()));
+    let esp = format!("{}@@1M", image.display());
+    must(&mut tool("mmd", ["-i", &esp, "::/ingot"]));
+    must(tool("mcopy", ["-i", &esp]).arg(&path).arg(&signature).arg("::/ingot"));
+    ready(&image, &[], "EFI system partition");
+}
+
+#[test]
+fn a_server_brings_the_profile_and_the_machine_starts_again_with_its_state() {
+    let folder = scratch();
+    let authority = Authority::new(folder.path());
+    let port = free_port();
+    let path = signed(folder.path(), &profile("lb-3", &authority, 16443, ""));
+    let files = folder.path().join("www");
+    fs::create_dir(&files).unwrap();
+    fs::copy(&path, files.join("profile.toml")).unwrap();
+    fs::copy(folder.path().join("profile.toml.sig"), files.join("profile.toml.sig")).unwrap();
+    let _server = authority.serve(port, Some(&files));
+    let text = format!(
+        "schema = 1\nextends = \"load-balancer-report.toml\"\nname = \"load-balancer-https\"\n[kernel]\ncommand_line = [\n  \
+         \"ingot.profile=https://10.0.2.2:{port}/profile.toml\",\n  \"ingot.profile_ca={}\",\n]\n[[file]]\npath = \
+         \"/usr/share/ingot/role\"\ncontent = \"load-balancer\\n\"\n",
+        authority.pin()
+    );
+    fs::write(definitions().join("load-balancer-https.toml"), text).unwrap();
+    let release = release("load-balancer-https");
+    let disk = folder.path().join("disk.qcow2");
+    let run = boot_until(&release, PATIENCE, &["--keep", disk.to_str().unwrap()], &["reboot: "]);
+    run.assert_says("INGOT-N0710");
+    let run = boot(&release, PATIENCE, &["--keep", disk.to_str().unwrap()]);
+    assert_healthy(&run);
+    run.assert_says("profile: taken from https://10.0.2.2");
+}
+
+#[test]
+fn a_tpm_unlocks_the_state_and_another_machine_does_not() {
+    let release = load_balancer_that_reports();
+    let folder = scratch();
+    let authority = Authority::new(folder.path());
+    let more = "[disks.state]\nencryption = \"tpm2\"\n";
+    let path = signed(folder.path(), &profile("lb-4", &authority, 16443, more));
+    let disk = folder.path().join("disk.qcow2");
+    let keep = ["--keep", disk.to_str().unwrap(), "--tpm"];
+    let first = boot(&release, PATIENCE, &[&keep[..], &["--profile", path.to_str().unwrap()]].concat());
+    assert_healthy(&first);
+    assert!(first.fact("var").unwrap().contains("/dev/mapper/state"), "{:?}", first.fact("var"));
+    let second = boot(&release, PATIENCE, &keep);
+    assert_healthy(&second);
+    assert_eq!(second.fact("boots"), Some("2"), "the TPM gave the key again\n{}", second.console);
+    // Without its TPM the disk tells nothing, and is not made anew.
+    let stolen = boot_until(&release, PATIENCE, &keep[..2], &["INGOT-N0707: ", "ingot: ready"]);
+    stolen.assert_says("INGOT-N0707");
+    let third = boot(&release, PATIENCE, &keep);
+    assert_eq!(third.fact("boots"), Some("3"), "{}", third.console);
+}
+
+#[test]
+fn a_profile_nobody_signed_changes_nothing() {
+    let release = load_balancer_that_reports();
+    let folder = scratch();
+    let authority = Authority::new(folder.path());
+    let path = signed(folder.path(), &profile("lb-5", &authority, 16443, ""));
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("lb-5", "evil")).unwrap();
+    let run = boot(&release, PATIENCE, &["--profile", path.to_str().unwrap()]);
+    run.assert_says("INGOT-N0302");
+    assert!(!run.console.contains("making the state partition"), "{}", run.console);
+    assert_eq!(run.fact("host_name"), Some("localhost"));
+    assert!(run.fact("partitions").is_some_and(|partitions| !partitions.contains("state")), "{:?}", run.fact("partitions"));
+}
