@@ -25,6 +25,42 @@ pub fn signed(folder: &Path, text: &str) -> PathBuf {
     path
 }
 
+/// The profile of a load balancer in QEMU's user network: a virtual address, and one API server, a port of this host.
+pub fn balancer(name: &str, authority: &Authority, port: u16, more: &str) -> String {
+    let ca = authority.certificate();
+    format!(
+        r#"schema = 1
+serial = 1
+[node]
+name = "{name}"
+role = "load-balancer"
+[cluster]
+name = "site-a"
+kind = "workload"
+endpoint = "10.0.2.100:6443"
+ca = """
+{ca}"""
+[time]
+wait_secs = 1
+[[interface]]
+name = "lan"
+match = {{ name = "e*" }}
+addresses = ["10.0.2.15/24"]
+gateways = ["10.0.2.2"]
+[load_balancer]
+addresses = [{{ address = "10.0.2.100/24" }}]
+metrics = "10.0.2.15:9101"
+[load_balancer.vrrp]
+id = 51
+peers = ["10.0.2.16"]
+[[load_balancer.frontends]]
+name = "api"
+port = 6443
+backends = [{{ name = "cp-1", address = "10.0.2.2", port = {port} }}]
+{more}"#
+    )
+}
+
 /// A CA and a server certificate for `10.0.2.2` (this host, as QEMU's machines see it) and `127.0.0.1`.
 #[derive(Debug)]
 pub struct Authority {

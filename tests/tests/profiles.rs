@@ -7,47 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ingot_tests::fixture::{copy_sparse, definitions, load_balancer_that_reports, release, scratch};
 use ingot_tests::machine::{Run, boot, boot_until};
-use ingot_tests::profiles::{Authority, free_port, signed};
+use ingot_tests::profiles::{Authority, balancer, free_port, signed};
 use ingot_tests::programs::{must, said, tool};
 
 /// A boot takes about 40 s here; a loaded machine may take some times that.
 const PATIENCE: u64 = 400;
-
-/// A profile with a virtual address, whose one API server is this host.
-fn profile(name: &str, authority: &Authority, port: u16, more: &str) -> String {
-    let ca = authority.certificate();
-    format!(
-        r#"schema = 1
-serial = 1
-[node]
-name = "{name}"
-role = "load-balancer"
-[cluster]
-name = "site-a"
-kind = "workload"
-endpoint = "10.0.2.100:6443"
-ca = """
-{ca}"""
-[time]
-wait_secs = 1
-[[interface]]
-name = "lan"
-match = {{ name = "e*" }}
-addresses = ["10.0.2.15/24"]
-gateways = ["10.0.2.2"]
-[load_balancer]
-addresses = [{{ address = "10.0.2.100/24" }}]
-metrics = "10.0.2.15:9101"
-[load_balancer.vrrp]
-id = 51
-peers = ["10.0.2.16"]
-[[load_balancer.frontends]]
-name = "api"
-port = 6443
-backends = [{{ name = "cp-1", address = "10.0.2.2", port = {port} }}]
-{more}"#
-    )
-}
 
 fn assert_healthy(run: &Run) {
     assert_eq!(run.fact("reported"), Some("yes"), "{}", run.console);
@@ -83,7 +47,7 @@ fn it_serves_on_the_virtual_address_and_later_boots_need_no_medium() {
     let authority = Authority::new(folder.path());
     let port = free_port();
     let _server = authority.serve(port, None);
-    let path = signed(folder.path(), &profile("lb-1", &authority, port, ""));
+    let path = signed(folder.path(), &balancer("lb-1", &authority, port, ""));
     let disk = folder.path().join("disk.qcow2");
     let outside = free_port();
     let forward = format!("{outside}:10.0.2.100:6443");
@@ -134,7 +98,7 @@ fn each_way_brings_the_profile() {
     let release = load_balancer_that_reports();
     let folder = scratch();
     let authority = Authority::new(folder.path());
-    let path = signed(folder.path(), &profile("lb-2", &authority, 16443, ""));
+    let path = signed(folder.path(), &balancer("lb-2", &authority, 16443, ""));
     let signature = folder.path().join("profile.toml.sig");
     let given = path.to_str().unwrap();
     ready(&release, &["--profile", given, "--via", "fw-cfg"], "fw_cfg");
@@ -167,7 +131,7 @@ fn a_server_brings_the_profile_and_the_machine_starts_again_with_its_state() {
     let folder = scratch();
     let authority = Authority::new(folder.path());
     let port = free_port();
-    let path = signed(folder.path(), &profile("lb-3", &authority, 16443, ""));
+    let path = signed(folder.path(), &balancer("lb-3", &authority, 16443, ""));
     let files = folder.path().join("www");
     fs::create_dir(&files).unwrap();
     fs::copy(&path, files.join("profile.toml")).unwrap();
@@ -195,7 +159,7 @@ fn a_tpm_unlocks_the_state_and_another_machine_does_not() {
     let folder = scratch();
     let authority = Authority::new(folder.path());
     let more = "[disks.state]\nencryption = \"tpm2\"\n";
-    let path = signed(folder.path(), &profile("lb-4", &authority, 16443, more));
+    let path = signed(folder.path(), &balancer("lb-4", &authority, 16443, more));
     let disk = folder.path().join("disk.qcow2");
     let keep = ["--keep", disk.to_str().unwrap(), "--tpm"];
     let first = boot(&release, PATIENCE, &[&keep[..], &["--profile", path.to_str().unwrap()]].concat());
@@ -216,7 +180,7 @@ fn a_profile_nobody_signed_changes_nothing() {
     let release = load_balancer_that_reports();
     let folder = scratch();
     let authority = Authority::new(folder.path());
-    let path = signed(folder.path(), &profile("lb-5", &authority, 16443, ""));
+    let path = signed(folder.path(), &balancer("lb-5", &authority, 16443, ""));
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("lb-5", "evil")).unwrap();
     let run = boot(&release, PATIENCE, &["--profile", path.to_str().unwrap()]);
