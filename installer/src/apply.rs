@@ -110,8 +110,12 @@ fn word(how: How) -> &'static str {
     }
 }
 
-/// Notes that these units are to be told.
-fn expect(machine: &dyn Machine, units: Vec<UnitAction>) -> Result<()> {
+/// Notes that these units are to be told at the end of the phase. For steps that learn only on the way whether they change
+/// anything: they call it before the first change.
+///
+/// # Errors
+/// The note cannot be written.
+pub(crate) fn expect(machine: &dyn Machine, units: Vec<UnitAction>) -> Result<()> {
     if units.is_empty() || !machine.live() {
         return Ok(());
     }

@@ -13,12 +13,14 @@
 //! | [`apply`], [`journal`] | carrying them out, and remembering it |
 //! | [`machine`] | the only door to the world |
 //! | [`report`] | console, status file, service manager, journal, codes |
-//! | [`roles`] | what a role runs |
+//! | [`roles`] | what a role runs: HAProxy and keepalived of a load balancer |
 //! | [`failure`] | what went wrong, with its code |
 //!
 //! Paths it touches: `/etc` (rendered at every boot), `/run/ingot/status.json`, `/run/ingot/pending`,
-//! `/run/ingot/{files,registries,proxy}`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/volatile.json`, `/run/repart.d/50-state.conf`; on the state
-//! partition `/state/ingot/{journal,profile.toml,profile.toml.sig,accepted.json,identity.json,machine-id,network}`, `/state/ssh`; `/var/home`; `/proc/sys`.
+//! `/run/ingot/{files,registries,proxy}`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/volatile.json`, `/run/repart.d/50-state.conf`,
+//! `/run/ingot/{haproxy,keepalived}-refused`; on the state
+//! partition `/state/ingot/{journal,profile.toml,profile.toml.sig,accepted.json,identity.json,machine-id,network,
+//! haproxy.good,keepalived.good}`, `/state/ssh`; `/var/home`; `/proc/sys`.
 
 pub mod apply;
 pub mod facts;

@@ -55,6 +55,8 @@ enum Command {
     },
     /// Checks that this machine would take the profile, and changes nothing.
     Check(Which),
+    /// Asks whether HAProxy answers: keepalived runs this every second.
+    CheckHaproxy,
 }
 
 fn main() -> ExitCode {
@@ -101,6 +103,7 @@ fn carry_out(command: Command, machine: &Real, json: bool) -> Result<()> {
         Command::Plan(which) => print("plan", sequence::preview(machine, &which.source())?, json),
         Command::Check(which) => print("check", sequence::check(machine, &which.source())?, json),
         Command::State => sequence::state(machine),
+        Command::CheckHaproxy => installer::roles::load_balancer::health::check(machine),
         Command::Run(which) => sequence::run(machine, &which.source()),
         Command::Status { wait } => status(machine, Duration::from_secs(wait), json),
     }

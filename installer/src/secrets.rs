@@ -65,5 +65,6 @@ fn named(profile: &Profile) -> Vec<&SecretSource> {
         Content::Secret(secret) => Some(secret),
         Content::Text(_) => None,
     });
-    hashes.chain(registries).chain(proxy).chain(files).collect()
+    let vrrp = profile.load_balancer.iter().filter_map(|balancer| balancer.vrrp.as_ref()?.password.as_ref());
+    hashes.chain(vrrp).chain(registries).chain(proxy).chain(files).collect()
 }

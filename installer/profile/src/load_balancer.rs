@@ -55,9 +55,11 @@ pub struct WrittenVrrp {
     pub peers: Vec<Text>,
     /// Own address towards them; found by their network by default.
     pub source: Option<Text>,
-    /// Milliseconds between advertisements; 1000 by default, 100 to 10000.
+    /// Milliseconds between advertisements; 500 by default (a dead balancer is replaced within 2 s), in steps of 10;
+    /// with a password 1000 by default (within 4 s), in steps of 1000; 100 to 10000.
     pub interval_millis: Option<Located<u32>>,
-    /// Password, 1 to 8 characters, against mix-ups (not attacks); none by default. A secret.
+    /// Password, 1 to 8 characters, against mix-ups (not attacks); none by default: it takes VRRP version 2 (RFC 3768).
+    /// A secret.
     pub password: Option<Located<SecretSource>>,
 }
 
@@ -289,12 +291,24 @@ fn check_vrrp(check: &mut Check<'_>, written: &WrittenVrrp, own: &[IpAddr]) -> V
         Some(source)
     });
     let small = |number: u32| u8::try_from(number).unwrap_or_default();
+    // RFC 5798 counts hundredths of a second; version 2, the one with passwords, seconds.
+    let (usual, step) = if written.password.is_some() { (1000, 1000) } else { (500, 10) };
+    let interval_millis = check.number(written.interval_millis.as_ref(), "interval_millis", 100..=10000, usual);
+    if let Some(place) = written.interval_millis.as_ref().filter(|_| !interval_millis.is_multiple_of(step)).map(Located::place) {
+        let version =
+            if step == 1000 { "with a password, VRRP counts whole seconds" } else { "VRRP counts hundredths of a second" };
+        check.faults.add_with_hint(
+            place,
+            format!("`interval_millis` is {interval_millis}, but {version}"),
+            format!("take a multiple of {step}"),
+        );
+    }
     Vrrp {
         id: small(check.number(Some(&written.id), "id", 1..=255, 0)),
         priority: small(check.number(written.priority.as_ref(), "priority", 1..=254, 100)),
         peers,
         source,
-        interval_millis: check.number(written.interval_millis.as_ref(), "interval_millis", 100..=10000, 1000),
+        interval_millis,
         password: written.password.as_ref().map(|password| check.secret(password, &PASSWORD)),
     }
 }

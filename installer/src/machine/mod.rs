@@ -7,8 +7,10 @@ pub mod reader;
 mod real;
 #[cfg(test)]
 pub mod scripted;
+mod sockets;
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use profile::secret::Secret;
@@ -91,6 +93,28 @@ impl Output {
     }
 }
 
+/// What is listened for on an interface.
+#[derive(Debug, Clone, Copy)]
+pub struct Overheard<'a> {
+    /// Name of the interface.
+    pub interface: &'a str,
+    /// Number of the protocol over IP.
+    pub protocol: u8,
+    /// The multicast group that is joined meanwhile; its family is the one listened to.
+    pub group: IpAddr,
+    /// For how long.
+    pub time: Duration,
+}
+
+/// What arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datagram {
+    /// Who sent it.
+    pub source: IpAddr,
+    /// What follows the IP header.
+    pub bytes: Vec<u8>,
+}
+
 /// The world as the installer sees it. Every effect goes through here, so a folder and a script can stand for a machine.
 pub trait Machine {
     /// Whether this is the running machine: only then are programs run and units told.
@@ -143,6 +167,12 @@ pub trait Machine {
 
     /// Runs a program to its end.
     fn run(&self, command: &Command) -> io::Result<Output>;
+
+    /// Listens to the network; nothing is sent.
+    fn overhear(&self, what: &Overheard<'_>) -> io::Result<Vec<Datagram>>;
+
+    /// Asks a service on a local socket and reads its answer to the end.
+    fn ask(&self, socket: &str, question: &str, within: Duration) -> io::Result<String>;
 
     /// Seconds since 1970 by a clock that may be wrong.
     fn now(&self) -> u64;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{self as sys, AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{Attributes, Command, Machine, Output, process};
+use super::{Attributes, Command, Datagram, Machine, Output, Overheard, process, sockets};
 
 /// No file the installer reads is larger.
 const MOST: u64 = 64 << 20;
@@ -223,6 +223,14 @@ impl Machine for Real {
         } else {
             Err(io::Error::new(io::ErrorKind::Unsupported, "programs are run on the running machine only, not for --root"))
         }
+    }
+
+    fn overhear(&self, what: &Overheard<'_>) -> io::Result<Vec<Datagram>> {
+        if self.live() { sockets::overhear(what) } else { Ok(Vec::new()) }
+    }
+
+    fn ask(&self, socket: &str, question: &str, within: Duration) -> io::Result<String> {
+        if self.live() { sockets::ask(socket, question, within) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one door to the clock")]

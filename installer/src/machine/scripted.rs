@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Attributes, Command, Machine, Output, Ownership, Real};
+use super::{Attributes, Command, Datagram, Machine, Output, Overheard, Ownership, Real};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,12 @@ pub struct Faults {
     pub small_disk: bool,
     /// Exit code of e2fsck.
     pub fsck: i32,
+    /// A configuration that holds these words is refused by the program that reads it.
+    pub refused: Option<&'static str>,
+    /// Who answers for which address: address and hardware address.
+    pub neighbours: Vec<(&'static str, &'static str)>,
+    /// What is heard of VRRP.
+    pub adverts: Vec<Datagram>,
 }
 
 /// The machine.
@@ -100,7 +106,26 @@ impl Scripted {
             ("/usr/bin/ip", ["-j", "-4", ..]) if self.up.get().as_secs() >= self.faults.dhcp_after => {
                 return answer(0, r#"[{"dst":"default","gateway":"10.0.0.1","dev":"eth0"}]"#);
             }
+            ("/usr/bin/ip", ["-j", "neigh", "show", "to", address, "dev", _]) => {
+                let mac = self.faults.neighbours.iter().find(|(known, _)| known == address).map(|(_, mac)| *mac);
+                let entry = |mac| format!(r#"[{{"dst":"{address}","lladdr":"{mac}","state":["REACHABLE"]}}]"#);
+                return answer(0, &mac.map_or("[]".to_owned(), entry));
+            }
+            ("/usr/bin/ip", ["-j", "address", "show"]) => {
+                let entry = r#"[{"ifname":"eth0","addr_info":[{"family":"inet","local":"10.0.0.11","prefixlen":24}]}]"#;
+                return answer(0, entry);
+            }
             ("/usr/bin/ip", ["-j", ..]) => return answer(0, "[]"),
+            ("/usr/bin/ip", ["neigh", "flush", ..]) => {}
+            ("/usr/sbin/haproxy" | "/usr/sbin/keepalived", arguments) => {
+                let file = arguments.iter().find(|argument| argument.ends_with(".candidate")).copied().unwrap_or_default();
+                let text = self.real.read(file)?.ok_or(io::ErrorKind::NotFound)?;
+                let text = String::from_utf8_lossy(&text);
+                if let Some(words) = self.faults.refused.filter(|words| text.contains(words)) {
+                    let tail = format!("[ALERT] config : parsing [{file}:7]: {words}\n");
+                    return Ok(Output { code: Some(1), out: String::new(), tail });
+                }
+            }
             ("/usr/bin/ping", _) if self.faults.silent => return answer(1, ""),
             ("/usr/bin/systemd-repart", [.., "/dev/vda"]) => {
                 // Like the real one: the file system first, the partition table last.
@@ -218,6 +243,16 @@ impl Machine for Scripted {
         self.change("", || self.program(command).map(drop))?;
         self.commands.borrow_mut().push(command.to_string());
         self.program(command)
+    }
+
+    fn overhear(&self, what: &Overheard<'_>) -> io::Result<Vec<Datagram>> {
+        self.alive()?;
+        self.sleep(what.time);
+        Ok(self.faults.adverts.clone())
+    }
+
+    fn ask(&self, _: &str, _: &str, _: Duration) -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
     }
 
     fn now(&self) -> u64 {

@@ -166,6 +166,21 @@ codes! {
     NOT_READY = "INGOT-N0802" Later, "the machine is not ready",
         "`status` was asked, and the installer has not finished, or has failed.",
         "`ingot-installer status` tells the step it is at and the code of the failure.";
+    BALANCER_REFUSED = "INGOT-N0901" Failed, "HAProxy or keepalived refuses its new configuration",
+        "It was checked before it was put in place, so the last good one stands and serves; the profile is not kept as the good one.",
+        "Read the program's words in the message; correct the profile, or take an image whose version knows what the profile asks.";
+    ADDRESS_TAKEN = "INGOT-N0902" Later, "another machine has a virtual address",
+        "A machine that is no load balancer of the profile answers for it. keepalived was not started here; one that already runs goes on.",
+        "Find the machine by the hardware address in the message and give it another address, or give another one to the load balancers.";
+    VRRP_ID_TAKEN = "INGOT-N0903" Later, "another router speaks with this VRRP id",
+        "Adverts with the profile's `id` came from an address that is not among `peers`. keepalived was not started here; one that already runs goes on.",
+        "Take an `id` that nobody else has in this network; or add the sender to `peers` if it is a load balancer of this cluster.";
+    NO_VRRP_ADDRESS = "INGOT-N0904" Later, "this machine has no address towards the other load balancers",
+        "No interface is in the network of `peers`, so keepalived has nothing to speak from. HAProxy runs.",
+        "Check `peers` and the addresses of the interfaces; where routes lead to the peers, say `source`.";
+    HAPROXY_SILENT = "INGOT-N0905" Failed, "HAProxy does not answer",
+        "Its runtime socket is not there or says nothing. keepalived gives the virtual addresses to another load balancer.",
+        "`systemctl status haproxy` and `journalctl -u haproxy` tell why it stopped.";
 }
 
 /// The code of this number.

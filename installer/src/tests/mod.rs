@@ -1,5 +1,6 @@
 //! The whole sequence against a folder and scripted programs.
 
+mod balancer;
 mod faults;
 mod golden;
 pub(crate) mod state;

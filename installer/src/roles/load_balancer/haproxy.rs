@@ -1,4 +1,15 @@
 //! `haproxy.cfg` for HAProxy 3.0.
+//!
+//! Choices, and why:
+//! * `timeout client|server|tunnel` are long (`idle_secs`, a day by default): watches of the API are silent for long.
+//!   Who is dead is found by TCP instead: `clitcpka-*` and `srvtcpka-*` end a dead connection after 60 to 120 s.
+//! * A reload keeps the former process until its connections end, at most `hard-stop-after` 12 h: API servers end a watch
+//!   within an hour by themselves, and a person's `kubectl exec` or `port-forward` lasts a working day at most.
+//!   `mworker-max-reloads` bounds how many former processes there are.
+//! * `weight 0` drains: no new connection, the open ones stay. Servers that went down keep theirs too: an API server that
+//!   shuts down fails `/readyz` first and still serves what it has.
+//! * `log stdout ... notice` says when a server comes or goes, in the unit's journal; connections are not logged.
+//! * Nothing listens but the frontends, and the statistics on the one address the profile names.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -8,8 +19,12 @@ use profile::rules;
 
 use super::{Refusal, checked};
 
-/// Where the CA of the cluster (PEM) is expected by the rendered text.
-pub const CA_FILE: &str = "/etc/haproxy/cluster-ca.pem";
+/// Where it is.
+pub const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+/// Where further rules are found: files of the service agent, read by name after [`CONFIG`].
+pub const SERVICES: &str = "/run/ingot/services";
+/// How the names of the cluster's CA begin; the digest of its text follows, so that a former configuration keeps its own.
+pub const CA_PREFIX: &str = "cluster-ca-";
 /// Runtime socket, of root only.
 pub const SOCKET: &str = "/run/haproxy/admin.sock";
 
@@ -18,13 +33,25 @@ const HEAD: &str = "\
 global
     user haproxy
     group haproxy
+    log stdout format short daemon notice
     stats socket /run/haproxy/admin.sock mode 600 level admin expose-fd listeners
     stats timeout 30s
+    maxconn 40000
+    hard-stop-after 12h
+    mworker-max-reloads 50
 
 defaults
     mode tcp
-    option tcpka
-    option redispatch
+    log global
+    option clitcpka
+    clitcpka-idle 60s
+    clitcpka-intvl 10s
+    clitcpka-cnt 6
+    option srvtcpka
+    srvtcpka-idle 30s
+    srvtcpka-intvl 10s
+    srvtcpka-cnt 3
+    option redispatch 1
     retries 3
     timeout connect 5s
     timeout check 5s
@@ -33,15 +60,15 @@ defaults
     timeout tunnel 24h
 ";
 
-/// The whole text.
+/// The whole text. `ca_file` is where the CA of the cluster (PEM) is.
 ///
 /// # Errors
 /// A name or a path that is none, a repeated or missing one, or a number out of its bounds: the profile
 /// crate refuses these as well, but here they would become syntax.
-pub fn render(balancer: &LoadBalancer) -> Result<String, Refusal> {
+pub fn render(balancer: &LoadBalancer, ca_file: &str) -> Result<String, Refusal> {
     let mut text = HEAD.to_owned();
     for frontend in &balancer.frontends {
-        section(&mut text, balancer, frontend)?;
+        section(&mut text, balancer, frontend, ca_file)?;
     }
     if let Some((address, port)) = balancer.metrics {
         if address.is_unspecified() || port == 0 {
@@ -61,7 +88,7 @@ pub fn render(balancer: &LoadBalancer) -> Result<String, Refusal> {
     Ok(text)
 }
 
-fn section(text: &mut String, balancer: &LoadBalancer, frontend: &Frontend) -> Result<(), Refusal> {
+fn section(text: &mut String, balancer: &LoadBalancer, frontend: &Frontend, ca_file: &str) -> Result<(), Refusal> {
     let name = checked(&rules::NAME, "frontend", &frontend.name)?;
     if frontend.port == 0 || frontend.backends.is_empty() {
         return Err(Refusal {
@@ -85,7 +112,7 @@ fn section(text: &mut String, balancer: &LoadBalancer, frontend: &Frontend) -> R
     );
     request(text, name, frontend)?;
     for backend in &frontend.backends {
-        server(text, name, frontend, backend)?;
+        server(text, frontend, backend, ca_file)?;
     }
     Ok(())
 }
@@ -111,7 +138,8 @@ fn request(text: &mut String, name: &str, frontend: &Frontend) -> Result<(), Ref
     Ok(())
 }
 
-fn server(text: &mut String, frontend_name: &str, frontend: &Frontend, backend: &Backend) -> Result<(), Refusal> {
+fn server(text: &mut String, frontend: &Frontend, backend: &Backend, ca_file: &str) -> Result<(), Refusal> {
+    let frontend_name = &frontend.name;
     let name = checked(&rules::NAME, frontend_name, &backend.name)?;
     if backend.port == 0 || backend.weight > 256 || backend.address.is_unspecified() {
         return Err(Refusal {
@@ -129,7 +157,7 @@ fn server(text: &mut String, frontend_name: &str, frontend: &Frontend, backend: 
     }
     match frontend.check {
         CheckKind::Readyz => {
-            let _ = write!(text, " check-ssl verify required ca-file {CA_FILE}");
+            let _ = write!(text, " check-ssl verify required ca-file {ca_file}");
         }
         CheckKind::Https => text.push_str(" check-ssl verify none"),
         CheckKind::Http | CheckKind::Tcp | CheckKind::None => {}

@@ -1,4 +1,11 @@
 //! `keepalived.conf`: unicast VRRP.
+//!
+//! Choices, and why:
+//! * All balancers start as BACKUP with `nopreempt`: whoever has the addresses keeps them until it fails.
+//! * Version 3 of VRRP (RFC 5798) counts hundredths of a second: with the default of 500 ms a dead balancer is missed after
+//!   at most 2 s. A password needs version 2, with whole seconds.
+//! * The tracked check asks whether HAProxy answers, not whether any API server is up ([`super::health`] says why).
+//! * Gratuitous ARP is repeated: a switch, or Hyper-V's, may lose the first.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -9,6 +16,10 @@ use profile::secret::Secret;
 
 use super::{Refusal, checked};
 
+/// Where it is.
+pub const CONFIG: &str = "/etc/keepalived/keepalived.conf";
+/// What the service agent adds to the instance: its `virtual_ipaddress_excluded` block. It may be absent.
+pub const SERVICES: &str = "/run/ingot/services/keepalived.conf";
 /// What keepalived runs to learn whether HAProxy works; as root, because its socket is root's.
 pub const CHECK: &str = "/usr/bin/ingot-installer check-haproxy";
 
@@ -40,10 +51,12 @@ pub struct Place {
 pub fn render(balancer: &LoadBalancer, place: &Place) -> Result<Option<Secret>, Refusal> {
     let Some(vrrp) = &balancer.vrrp else { return Ok(None) };
     sound(balancer, vrrp, place)?;
+    // Passwords are gone from version 3.
+    let version = if place.password.is_some() { 2 } else { 3 };
     let mut text = format!(
         "# Rendered from the profile at each boot: changes made here are lost.\n\
-         global_defs {{\n    enable_script_security\n    script_user root\n    vrrp_garp_master_refresh 30\n    \
-         vrrp_garp_master_repeat 5\n    vrrp_garp_master_refresh_repeat 2\n}}\n\n\
+         global_defs {{\n    enable_script_security\n    script_user root\n    vrrp_version {version}\n    \
+         vrrp_garp_master_delay 2\n    vrrp_garp_master_refresh 30\n    vrrp_garp_master_repeat 5\n    vrrp_garp_master_refresh_repeat 2\n}}\n\n\
          vrrp_script haproxy {{\n    script \"{CHECK}\"\n    interval 1\n    timeout 1\n    fall 2\n    rise 2\n}}\n\n\
          vrrp_instance ingot {{\n    state BACKUP\n    nopreempt\n    interface {}\n    virtual_router_id {}\n    \
          priority {}\n    advert_int {}.{:03}\n    unicast_src_ip {}\n    unicast_peer {{\n",
@@ -68,7 +81,11 @@ pub fn render(balancer: &LoadBalancer, place: &Place) -> Result<Option<Secret>, 
     // Adverts carry addresses of their own family only; the others move along.
     addresses(&mut text, "virtual_ipaddress", balancer, place, true)?;
     addresses(&mut text, "virtual_ipaddress_excluded", balancer, place, false)?;
-    text.push_str("    track_script {\n        haproxy\n    }\n}\n");
+    text.push_str("    track_script {\n        haproxy\n    }\n");
+    if !balancer.service_pool.is_empty() {
+        let _ = writeln!(text, "    include {SERVICES}");
+    }
+    text.push_str("}\n");
     Ok(Some(Secret::new(text)))
 }
 
@@ -78,6 +95,13 @@ fn sound(balancer: &LoadBalancer, vrrp: &Vrrp, place: &Place) -> Result<(), Refu
     if vrrp.id == 0 || !(1..=254).contains(&vrrp.priority) || !(100..=10000).contains(&vrrp.interval_millis) {
         let told = format!("VRRP: id {}, priority {}, {} ms", vrrp.id, vrrp.priority, vrrp.interval_millis);
         return refuse(told, "expected 1 to 255, 1 to 254 and 100 to 10000");
+    }
+    let step = if vrrp.password.is_some() { 1000 } else { 10 };
+    if !vrrp.interval_millis.is_multiple_of(step) {
+        return refuse(
+            format!("VRRP: found adverts every {} ms", vrrp.interval_millis),
+            "take whole seconds with a password, else steps of 10 ms",
+        );
     }
     if vrrp.peers.is_empty() {
         return refuse("VRRP: found no peers, expected one or more".to_owned(), "add the other load balancers to `peers`");

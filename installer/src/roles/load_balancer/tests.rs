@@ -4,6 +4,8 @@ use profile::secret::{Secret, SecretSource};
 
 use super::{haproxy, keepalived};
 
+const CA: &str = "/etc/haproxy/cluster-ca-0123456789abcdef.pem";
+
 fn sample() -> LoadBalancer {
     let text = include_bytes!("../../../../profiles/load-balancer.toml");
     Profile::parse("load-balancer.toml", text).unwrap().load_balancer.unwrap()
@@ -18,15 +20,20 @@ fn place() -> keepalived::Place {
     }
 }
 
-/// Says the new text where it differs, and leaves it in the test's output.
-fn golden(found: &str, expected: &str) {
-    assert!(found == expected, "the golden text differs; found:\n{found}");
+/// `INGOT_BLESS=1` writes what is expected.
+#[expect(clippy::disallowed_methods, reason = "a switch of the test")]
+fn golden(found: &str, name: &str) {
+    let path = format!("{}/src/roles/load_balancer/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("INGOT_BLESS").is_some() {
+        std::fs::write(&path, found).unwrap();
+    }
+    assert!(found == std::fs::read_to_string(&path).unwrap(), "{name} differs; found:\n{found}");
 }
 
 #[test]
 fn golden_texts() {
-    golden(&haproxy::render(&sample()).unwrap(), include_str!("golden/haproxy.cfg"));
-    golden(keepalived::render(&sample(), &place()).unwrap().unwrap().expose(), include_str!("golden/keepalived.conf"));
+    golden(&haproxy::render(&sample(), CA).unwrap(), "haproxy.cfg");
+    golden(keepalived::render(&sample(), &place()).unwrap().unwrap().expose(), "keepalived.conf");
 }
 
 #[test]
@@ -52,13 +59,13 @@ fn hostile_texts_are_refused() {
     ] {
         let mut balancer = sample();
         balancer.frontends[0].name = text.to_owned();
-        assert!(haproxy::render(&balancer).is_err(), "frontend {text:?}");
+        assert!(haproxy::render(&balancer, CA).is_err(), "frontend {text:?}");
         let mut balancer = sample();
         balancer.frontends[0].backends[0].name = text.to_owned();
-        assert!(haproxy::render(&balancer).is_err(), "backend {text:?}");
+        assert!(haproxy::render(&balancer, CA).is_err(), "backend {text:?}");
         let mut balancer = sample();
         (balancer.frontends[0].check, balancer.frontends[0].check_path) = (CheckKind::Http, text.to_owned());
-        assert!(haproxy::render(&balancer).is_err(), "path {text:?}");
+        assert!(haproxy::render(&balancer, CA).is_err(), "path {text:?}");
         let (mut balancer, mut place) = (sample(), place());
         balancer.vrrp.as_mut().unwrap().password = Some(SecretSource::Credential("vrrp".to_owned()));
         place.password = Some(Secret::new(format!("{text}}}")));
@@ -76,7 +83,7 @@ fn hostile_texts_are_refused() {
 fn drained_backends_get_no_new_connections() {
     let mut balancer = sample();
     balancer.frontends[0].backends[1].weight = 0;
-    let text = haproxy::render(&balancer).unwrap();
+    let text = haproxy::render(&balancer, CA).unwrap();
     assert!(text.contains("server cp-2 10.0.0.22:6443 weight 0 ") && text.contains("server cp-1 10.0.0.21:6443 weight 100 "));
 }
 
@@ -100,5 +107,23 @@ fn golden_text_of_every_check() {
         frontend.backends[2].address = "fd00::23".parse().unwrap();
         balancer.frontends.push(frontend);
     }
-    golden(&haproxy::render(&balancer).unwrap(), include_str!("golden/every-check.cfg"));
+    golden(&haproxy::render(&balancer, CA).unwrap(), "every-check.cfg");
+}
+
+/// Version 2 and whole seconds for a password; the agent's block where there is a pool.
+#[test]
+fn a_password_is_of_version_2_and_pools_include_the_agents_block() {
+    let (mut balancer, mut place) = (sample(), place());
+    let open = keepalived::render(&balancer, &place).unwrap().unwrap();
+    assert!(open.expose().contains("vrrp_version 3\n") && open.expose().contains("advert_int 0.500\n"));
+    assert!(open.expose().contains(&format!("    include {}\n", keepalived::SERVICES)));
+    let vrrp = balancer.vrrp.as_mut().unwrap();
+    (vrrp.password, place.password) =
+        (Some(SecretSource::Credential("vrrp".to_owned())), Some(Secret::new("letmein1".to_owned())));
+    assert!(keepalived::render(&balancer, &place).is_err(), "half a second");
+    balancer.vrrp.as_mut().unwrap().interval_millis = 1000;
+    balancer.service_pool.clear();
+    let closed = keepalived::render(&balancer, &place).unwrap().unwrap();
+    assert!(closed.expose().contains("vrrp_version 2\n") && closed.expose().contains("auth_pass letmein1\n"));
+    assert!(!closed.expose().contains("include"));
 }
