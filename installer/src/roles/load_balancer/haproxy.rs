@@ -36,7 +36,6 @@ global
     log stdout format short daemon notice
     stats socket /run/haproxy/admin.sock mode 600 level admin expose-fd listeners
     stats timeout 30s
-    maxconn 40000
     hard-stop-after 12h
     mworker-max-reloads 50
 
