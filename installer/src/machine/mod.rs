@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use profile::secret::Secret;
 
+use crate::find::https;
+
 pub use real::{Ownership, Real};
 
 /// Who owns a file and what they may do with it.
@@ -143,6 +145,12 @@ pub trait Machine {
 
     /// Runs a program to its end.
     fn run(&self, command: &Command) -> io::Result<Output>;
+
+    /// Asks a server for a file, once: [`https::get`] with its bounds.
+    ///
+    /// # Errors
+    /// Why there is no answer; a folder that stands for a machine asks nobody.
+    fn fetch(&self, request: &https::Request) -> Result<https::Answer, https::Trouble>;
 
     /// Seconds since 1970 by a clock that may be wrong.
     fn now(&self) -> u64;

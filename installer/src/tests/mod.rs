@@ -2,6 +2,7 @@
 
 mod faults;
 mod golden;
+mod server;
 pub(crate) mod state;
 
 use std::collections::BTreeMap;
