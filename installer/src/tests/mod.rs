@@ -2,6 +2,7 @@
 
 mod faults;
 mod golden;
+mod hostile;
 mod server;
 pub(crate) mod state;
 
