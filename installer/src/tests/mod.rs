@@ -3,6 +3,8 @@
 mod balancer;
 mod faults;
 mod golden;
+mod hostile;
+mod server;
 pub(crate) mod state;
 
 use std::collections::BTreeMap;
