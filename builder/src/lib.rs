@@ -17,7 +17,8 @@
 //!
 //! Beside the path: [`image`] (reading images made by anybody), [`inspect`], [`diff`] and [`verify`]
 //! (telling people about them), [`machine`] (a virtual machine to try an image in), [`keys`] (what
-//! signs), [`furnish`] (what the builder puts into every image), [`programs`] (those of ours in it), [`record`] (what a release says of
+//! signs), [`profile`] (profiles signed and checked), [`furnish`] (what the builder puts into every image),
+//! [`programs`] (those of ours in it), [`record`] (what a release says of
 //! itself), [`freshness`] (knowing that nothing changed), [`budgets`], [`cli`], [`environment`],
 //! [`interrupt`], [`blob`] (bytes as references), [`read_at`] (bytes at any place), [`files`] (the file system), [`run`] (the one door
 //! for processes), [`progress`], [`error`], [`epoch`].
@@ -48,6 +49,7 @@ pub mod keys;
 pub mod lock;
 pub mod machine;
 pub mod pipeline;
+pub mod profile;
 pub mod programs;
 pub mod progress;
 pub mod publish;

@@ -53,6 +53,8 @@ pub enum Verb {
     Boot(Boot),
     /// Make and show the keys that sign releases and boot files
     Keys(Keys),
+    /// Sign and check the profiles of machines; show what a profile can say
+    Profile(Profile),
     /// Remove caches (never changes what a build gives)
     Clean(Clean),
     /// Print shell completions
@@ -265,12 +267,59 @@ pub enum KeysVerb {
         /// Owner, as it appears in the certificates
         #[arg(long, default_value = "ingot")]
         owner: String,
+        /// Let this key, and no longer the release key, sign profiles: FILE.pub[,from=YYYYMMDD][,until=YYYYMMDD] (repeatable)
+        #[arg(long, value_name = "FILE[,from=DAY][,until=DAY]")]
+        profile_signer: Vec<String>,
     },
     /// Show the fingerprints of a folder's keys
     Show {
         /// The folder [default: the one `build` takes]
         folder: Option<PathBuf>,
     },
+}
+
+/// `ingot profile`
+#[derive(Debug, Args)]
+pub struct Profile {
+    /// What to do with them
+    #[command(subcommand)]
+    pub verb: ProfileVerb,
+}
+
+/// The verbs of `ingot profile`.
+#[derive(Debug, Subcommand)]
+pub enum ProfileVerb {
+    /// Sign profiles: FILE.sig beside each FILE
+    Sign {
+        /// The profiles
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Folder of the signing keys [default: the one `build` takes]
+        #[arg(long, value_name = "FOLDER")]
+        keys: Option<PathBuf>,
+        /// Sign with this OpenSSH key (private, or public with the private half in ssh-agent) instead of the release key
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// Sign through ssh-agent
+        #[arg(long)]
+        agent: bool,
+    },
+    /// Show all faults of profiles, each with line, column and hint; several files are checked against each other too
+    Check {
+        /// The profiles
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Check also what only profile and image can tell: role, signers, Kubernetes version, modules, programs
+        #[arg(long, value_name = "RELEASE|IMAGE")]
+        image: Option<PathBuf>,
+        /// Folder of the keys whose allowed_signers signatures are checked with, where there is no --image [default: the one `build` takes]
+        #[arg(long, value_name = "FOLDER")]
+        keys: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of profiles (for editors: `#:schema FILE` in the first line of a profile)
+    Schema,
+    /// Print the reference of all fields as Markdown
+    Page,
 }
 
 /// `ingot clean`

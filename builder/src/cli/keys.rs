@@ -7,7 +7,7 @@ use crate::cli::arguments::{Keys as Typed, KeysVerb};
 use crate::cli::output;
 use crate::cli::settings::Settings;
 use crate::error::{Error, Kind, Result};
-use crate::keys::KeySet;
+use crate::keys::{KeySet, ProfileSigner};
 
 /// What is shown of a key: never a secret.
 #[derive(Serialize)]
@@ -22,7 +22,10 @@ struct Shown {
 
 pub(super) fn run(settings: &Settings, typed: &Typed) -> Result<()> {
     let keys = match &typed.verb {
-        KeysVerb::New { folder, owner } => KeySet::create(folder, owner)?,
+        KeysVerb::New { folder, owner, profile_signer } => {
+            let signers = profile_signer.iter().map(|text| ProfileSigner::read(text)).collect::<Result<Vec<_>>>()?;
+            KeySet::create(folder, owner, &signers)?
+        }
         KeysVerb::Show { folder } => {
             let folder = settings.keys_folder(folder.as_ref());
             if !folder.is_dir() {

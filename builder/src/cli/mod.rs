@@ -10,6 +10,7 @@ mod inspect;
 mod keys;
 mod lock;
 pub mod output;
+mod profile;
 pub mod reporter;
 mod settings;
 mod verify;
@@ -57,6 +58,7 @@ fn work(arguments: &Arguments, reporter: &Reporter) -> Result<()> {
         Verb::Diff(verb) => diff::run(&settings, verb),
         Verb::Boot(verb) => boot::run(&settings, verb, reporter),
         Verb::Keys(verb) => keys::run(&settings, verb),
+        Verb::Profile(verb) => profile::run(&settings, verb, reporter),
         Verb::Clean(verb) => clean::run(&settings, verb, reporter),
         Verb::Completions { shell } => {
             let mut text = Vec::new();

@@ -7,6 +7,7 @@
 //! | `PK.key`, `PK.crt`, `KEK.*`, `db.*` | Secure Boot keys and certificates, PEM |
 
 pub mod agent;
+pub mod profile_signer;
 pub mod release;
 pub mod secure_boot;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+pub use profile_signer::ProfileSigner;
 pub use release::SigningKey;
 pub use secure_boot::SecureBootKeys;
 use trust::AllowedSigners;
@@ -66,11 +68,12 @@ impl KeySet {
         Ok(Self { folder: folder.to_owned(), release, allowed_signers, development, secure_boot: secure_boot::load(folder)? })
     }
 
-    /// Makes all keys for `owner` in `folder`, which must be empty or absent: all of them or none.
+    /// Makes all keys for `owner` in `folder`, which must be empty or absent: all of them or none. Where there
+    /// are `profile_signers`, they sign profiles and the release key does not.
     ///
     /// # Errors
     /// [`Kind::Usage`] when there is something in the folder, or the owner's name is unfit.
-    pub fn create(folder: &Path, owner: &str) -> Result<Self> {
+    pub fn create(folder: &Path, owner: &str, profile_signers: &[ProfileSigner]) -> Result<Self> {
         let principal = principal(owner)?;
         refuse_if_filled(folder)?;
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -81,7 +84,12 @@ impl KeySet {
         fs::DirBuilder::new().mode(0o700).create(&inside).map_err(|e| Error::io("making the folder", &inside, &e))?;
         let release = SigningKey::generate(owner)?;
         let public = release.public_line()?;
-        let allowed_signers = format!("{principal} namespaces=\"ingot-release,ingot-profile,ingot-media\" {public}");
+        let own =
+            if profile_signers.is_empty() { "ingot-release,ingot-profile,ingot-media" } else { "ingot-release,ingot-media" };
+        let mut allowed_signers = format!("{principal} namespaces=\"{own}\" {public}");
+        for signer in profile_signers {
+            allowed_signers += &signer.line(&principal)?;
+        }
         write_new(&inside.join("release"), release.private_text()?.as_bytes(), 0o600)?;
         write_new(&inside.join("release.pub"), public.as_bytes(), 0o644)?;
         write_new(&inside.join("allowed_signers"), allowed_signers.as_bytes(), 0o644)?;
@@ -102,7 +110,7 @@ impl KeySet {
         let keys = match is_filled(folder)? {
             true => Self::load(folder, agent)?,
             // Another build may be faster: then its keys are there now.
-            false => Self::create(folder, DEVELOPMENT_OWNER).or_else(|error| match is_filled(folder)? {
+            false => Self::create(folder, DEVELOPMENT_OWNER, &[]).or_else(|error| match is_filled(folder)? {
                 true => Self::load(folder, agent),
                 false => Err(error),
             })?,

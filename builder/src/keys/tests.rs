@@ -54,7 +54,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn new_keys_sign_what_openssh_accepts_the_same_way_each_time() {
     let folder = tempfile::tempdir().unwrap();
-    let keys = KeySet::create(&folder.path().join("a/keys"), "Example Corp. (ops)").unwrap();
+    let keys = KeySet::create(&folder.path().join("a/keys"), "Example Corp. (ops)", &[]).unwrap();
     assert!(!keys.development);
     let signature = keys.release.sign(Namespace::Release, BYTES).unwrap();
     both_accept(folder.path(), &keys.allowed_signers, "Example-Corp.-ops", &signature);
@@ -76,16 +76,16 @@ fn keys_are_never_overwritten_and_come_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("keys");
     // Longer than a certificate's name may be: the Secure Boot keys, which come last, fail.
-    KeySet::create(&place, &"x".repeat(48)).unwrap_err();
+    KeySet::create(&place, &"x".repeat(48), &[]).unwrap_err();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing half-made stays");
-    let keys = KeySet::create(&place, "x").unwrap();
+    let keys = KeySet::create(&place, "x", &[]).unwrap();
     let before = fs::read(place.join("release")).unwrap();
-    let error = KeySet::create(&place, "x").unwrap_err();
+    let error = KeySet::create(&place, "x", &[]).unwrap_err();
     assert_eq!((error.kind(), before), (Kind::Usage, fs::read(place.join("release")).unwrap()));
     assert!(!KeySet::load_or_develop(&place, None, &Silent).unwrap().development, "real keys in the usual place are taken");
     drop(keys);
     for owner in ["", " x", "a\nb", "()", &"x".repeat(49)] {
-        assert_eq!(KeySet::create(&folder.path().join("y"), owner).unwrap_err().kind(), Kind::Usage, "{owner:?}");
+        assert_eq!(KeySet::create(&folder.path().join("y"), owner, &[]).unwrap_err().kind(), Kind::Usage, "{owner:?}");
     }
     assert_eq!(KeySet::load(&folder.path().join("y"), None).unwrap_err().kind(), Kind::Missing);
 }

@@ -1,5 +1,7 @@
 //! The JSON Schema of profiles, for editors. Only built where it is asked for.
 
+pub mod page;
+
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -85,6 +85,24 @@ fn the_json_schema_is_the_one_checked_in() {
     }
 }
 
+/// `RECORD=1 cargo test -p ingot-profile` writes the page.
+#[test]
+fn the_page_is_as_the_schema() {
+    let path = repository("docs/profile.md");
+    let text = schema::page::page().unwrap();
+    if record() {
+        fs::write(&path, &text).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == text,
+        "RECORD=1 cargo test -p ingot-profile writes {}",
+        path.display()
+    );
+    for field in ["`schema`", "`[[interface]]`", "`[load_balancer.vrrp]`", "`confirm_secs`", "`[cluster.join]`"] {
+        assert!(text.contains(field), "{field}");
+    }
+}
+
 #[test]
 fn hostile_profiles_are_refused_in_these_words() {
     let cases = tomls("tests/hostile/profile");
