@@ -76,9 +76,59 @@ fn when_settled(world: World<'_>) -> Found {
 fn through(world: World<'_>, source: &Source) -> Result<()> {
     let World { machine, report } = world;
     report.stage("find");
-    let candidate = choose(find(machine, source), report)?;
+    let found = find(machine, source);
+    let early = found.candidates.is_empty() && found.unreachable && machine.live();
+    // A copy is used at once; without one there is nothing to do but to wait for the server.
+    let refresh = early && found.kept.is_some();
+    let found = if early && !refresh { server(world, found) } else { found };
+    let candidate = choose(found, report)?;
+    made(world, &candidate)?;
+    if refresh { newer(world, &candidate) } else { Ok(()) }
+}
+
+/// Between questions to a server that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long it is asked before the service manager starts the installer anew (which then asks again).
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Lets the network start with the image's own settings (DHCP), and asks the server until it answers.
+fn server(world: World<'_>, early: Found) -> Found {
+    let World { machine, report } = world;
+    early.tried.iter().for_each(|(source, reason)| report.tried(source, reason));
+    report.rendered();
+    let end = machine.uptime().saturating_add(PATIENCE);
+    report.waiting("find", "the server of the profile", PATIENCE);
+    loop {
+        let found = find::ask(&Local(machine));
+        // What will not change is not asked again: a refusal, or a file that is not a profile's.
+        if !found.candidates.is_empty() || !found.unreachable || machine.uptime() >= end {
+            return found;
+        }
+        machine.sleep(ASK_AGAIN);
+    }
+}
+
+/// Asks the server once for a profile other than the kept one. What it has is taken if it may follow; whatever is
+/// wrong with it is a warning, as this machine has a good one.
+fn newer(world: World<'_>, kept: &Candidate) -> Result<()> {
+    let World { machine, report } = world;
+    let found = find::ask(&Local(machine));
+    found.tried.iter().for_each(|(source, reason)| report.tried(source, reason));
+    let Some(candidate) = found.candidates.into_iter().find(|candidate| candidate.profile != kept.profile) else { return Ok(()) };
+    let fits = take(machine, &candidate).and_then(|taken| steps(machine, &taken, &facts(machine)?).map(drop));
+    if let Err(failure) = fits {
+        report.warn(&failure.context("the kept profile stays"));
+        return Ok(());
+    }
+    report.chosen(&candidate.source, &Sha256Digest::of(&candidate.profile).to_string());
+    made(world, &candidate)
+}
+
+/// Verifies a profile and makes the machine what it says.
+fn made(world: World<'_>, candidate: &Candidate) -> Result<()> {
+    let World { machine, report } = world;
     report.stage("verify");
-    let taken = take(machine, &candidate)?;
+    let taken = take(machine, candidate)?;
     if let Some(doubt) = &taken.doubts {
         report.warn(&Failure::new(&codes::CLOCK_NOT_SET, doubt.as_str()));
     }
@@ -117,7 +167,7 @@ pub fn check(machine: &dyn Machine, source: &Source) -> Result<String> {
 
 fn find(machine: &dyn Machine, source: &Source) -> Found {
     match source {
-        Source::Any => find::find(&Local(machine)),
+        Source::Any => find::find_early(&Local(machine)),
         Source::File(path) => find::file(&Local(machine), path),
     }
 }

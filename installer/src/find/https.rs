@@ -124,6 +124,18 @@ pub(super) fn look(reader: &dyn Reader, found: &mut Found) {
     }
 }
 
+/// Says which server will be asked when the network is there.
+pub(super) fn name(reader: &dyn Reader, found: &mut Found) {
+    match (named(reader), found.candidates.is_empty()) {
+        (Ok(Some((url, _))), true) => {
+            found.unreachable = true;
+            found.skip(url.as_str(), "not asked: the network is not there yet");
+        }
+        // Nobody to ask, or no need to: said in the same words as ever.
+        _ => look(reader, found),
+    }
+}
+
 fn named(reader: &dyn Reader) -> Result<Option<(Url, Trust)>, String> {
     let bytes = reader.read(COMMAND_LINE, 64 << 10).map_err(|e: io::Error| format!("reading {COMMAND_LINE}: {e}"))?;
     let line = String::from_utf8_lossy(&bytes);

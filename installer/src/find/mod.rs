@@ -11,8 +11,10 @@
 //! | 7 | the copy on the state partition: the profile that made this node | here |
 //!
 //! Sources 1 to 5 are all read; those that hold a profile must hold the same bytes. The network is
-//! asked only where none of them has one. The copy is what the machine falls back to: a profile from
-//! elsewhere replaces it, and whether it may is for [`crate::verify`] to say.
+//! asked only where none of them has one, and not before it is there: a machine without copy waits for the
+//! server, one with a copy takes that at once and asks the server when its network is up ([`ask`]). The copy
+//! is what the machine falls back to: a profile from elsewhere replaces it, and whether it may is for
+//! [`crate::verify`] to say.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Seek};
@@ -28,7 +30,6 @@ pub mod https;
 mod iso;
 mod kvp;
 mod smbios;
-mod system;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -37,7 +38,6 @@ mod volume_tests;
 
 pub(crate) use disk::product_uuid;
 pub(crate) use kvp::identifier as hyperv_identifier;
-pub use system::System;
 
 /// Longest profile that is read, in bytes.
 pub const PROFILE_LIMIT: usize = 1 << 20;
@@ -107,7 +107,7 @@ pub struct Found {
     pub kept: Option<Candidate>,
     /// Every source that was looked at, and what came of it.
     pub tried: Vec<(String, String)>,
-    /// A server did not answer: a later try may bring more.
+    /// A server did not answer, or was not asked yet: a later try may bring more.
     pub unreachable: bool,
 }
 
@@ -238,6 +238,28 @@ fn candidate(source: &str, held: Held) -> Result<Candidate, String> {
 
 /// Looks at every source.
 pub fn find(reader: &dyn Reader) -> Found {
+    let mut found = local(reader);
+    https::look(reader, &mut found);
+    look_kept(reader, &mut found);
+    found
+}
+
+/// Looks at every source but the server, which is only named: the network is not there yet.
+pub fn find_early(reader: &dyn Reader) -> Found {
+    let mut found = local(reader);
+    https::name(reader, &mut found);
+    look_kept(reader, &mut found);
+    found
+}
+
+/// Asks the server that the command line names, and nobody else.
+pub fn ask(reader: &dyn Reader) -> Found {
+    let mut found = Found::default();
+    https::look(reader, &mut found);
+    found
+}
+
+fn local(reader: &dyn Reader) -> Found {
     let mut found = Found::default();
     credential::look(reader, &mut found);
     let mut volumes = disk::volumes(reader, &mut found);
@@ -246,8 +268,6 @@ pub fn find(reader: &dyn Reader) -> Found {
     disk::look_nocloud(&mut volumes, &mut found);
     kvp::look(reader, &mut found);
     disk::look_system_partition(&mut volumes, &mut found);
-    https::look(reader, &mut found);
-    look_kept(reader, &mut found);
     found
 }
 

@@ -256,7 +256,8 @@ fn the_system_reads_below_its_root() {
     std::fs::create_dir_all(folder.path().join("in/dev")).unwrap();
     std::fs::create_dir_all(folder.path().join("in/sys/class/block/vdb")).unwrap();
     std::fs::write(folder.path().join("in/dev/vdb"), fat("INGOT", 12, &[("profile.toml", PROFILE)])).unwrap();
-    let system = System { root: folder.path().join("in"), credentials: None, clock: 5 };
+    let machine = crate::machine::Real::new(&folder.path().join("in"), crate::machine::Ownership::Ignored);
+    let system = crate::machine::reader::Local(&machine);
     let found = find(&system);
     only(&found, "INGOT (/dev/vdb)", false);
     assert_eq!(found.kept.as_ref().map(|kept| kept.profile.as_slice()), Some(PROFILE));

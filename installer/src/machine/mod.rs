@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use profile::secret::Secret;
 
+use crate::find::https;
+
 pub use real::{Ownership, Real};
 
 /// Who owns a file and what they may do with it.
@@ -173,6 +175,12 @@ pub trait Machine {
 
     /// Asks a service on a local socket and reads its answer to the end.
     fn ask(&self, socket: &str, question: &str, within: Duration) -> io::Result<String>;
+
+    /// Asks a server for a file, once: [`https::get`] with its bounds.
+    ///
+    /// # Errors
+    /// Why there is no answer; a folder that stands for a machine asks nobody.
+    fn fetch(&self, request: &https::Request) -> Result<https::Answer, https::Trouble>;
 
     /// Seconds since 1970 by a clock that may be wrong.
     fn now(&self) -> u64;

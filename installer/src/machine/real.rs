@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::fs::{self as sys, AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::find::https;
+
 use super::{Attributes, Command, Datagram, Machine, Output, Overheard, process, sockets};
 
 /// No file the installer reads is larger.
@@ -127,6 +129,13 @@ impl Machine for Real {
 
     fn open(&self, device: &str) -> io::Result<File> {
         Ok(File::from(self.open_below(device, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, 0)?))
+    }
+
+    fn fetch(&self, request: &https::Request) -> Result<https::Answer, https::Trouble> {
+        match self.live() {
+            true => https::get(request),
+            false => Err(https::Trouble { reason: "not asked: this is no running machine".to_owned(), later: true }),
+        }
     }
 
     fn credentials(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 mod balancer;
 mod faults;
 mod golden;
+mod server;
 pub(crate) mod state;
 
 use std::collections::BTreeMap;
