@@ -3,6 +3,7 @@
 mod balancer;
 mod faults;
 mod golden;
+mod hostile;
 mod server;
 pub(crate) mod state;
 
