@@ -1,6 +1,13 @@
 //! Two load balancers in one network, as stories: the installer itself makes them, with the HAProxy and keepalived of the
 //! image's Debian, in namespaces of their own. Needs root. `INGOT_TEST_INSTALLER` names the installer's program.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "test code"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,3 +1,4 @@
+#!/bin/bash
 # A machine: the image's programs over a fresh /etc and /run, its own processes, mounts and name; /state lasts. $1 root, $2 its
 # folder. Whoever kills this process cuts the power.
 set -euo pipefail
@@ -13,7 +14,7 @@ mount -t tmpfs tmpfs run
 mkdir -p state usr/share/ingot/trust
 mount --bind "$own/state" state
 rm -f etc/haproxy/haproxy.cfg
-cat /proc/sys/kernel/random/uuid | tr -d - >etc/machine-id
+tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
 [ -e state/machine-id ] || cp etc/machine-id state/machine-id
 cp state/machine-id etc/machine-id
 echo load-balancer >usr/share/ingot/role
