@@ -103,6 +103,8 @@ fn list(machine: &dyn Machine, folder: &str) -> Result<Vec<String>> {
 }
 
 fn interfaces(machine: &dyn Machine) -> Result<Vec<Interface>> {
+    // systemd says so where it runs in one. There the card is the other end of a cable to the host, without a device.
+    let container = read_text(machine, "/run/systemd/container")?.is_some();
     let mut interfaces = Vec::new();
     for name in list(machine, "/sys/class/net")?.into_iter().filter(|name| name != "lo") {
         let folder = format!("/sys/class/net/{name}");
@@ -113,11 +115,15 @@ fn interfaces(machine: &dyn Machine) -> Result<Vec<Interface>> {
             let target = machine.link(&format!("{folder}/{link}")).map_err(|e| Failure::io("reading", &folder, &e));
             target.map(|target| target.and_then(|target| target.rsplit('/').next().map(str::to_owned)))
         };
+        let follows = last("master")?.is_some();
+        let number = |file: &str| read_text(machine, &format!("{folder}/{file}"));
+        // What a container network puts on its bridge has another end too.
+        let cable = container && !follows && number("ifindex")? != number("iflink")?;
         interfaces.push(Interface {
             mac: mac.trim().to_ascii_lowercase(),
-            driver: last("device/driver")?,
+            driver: last("device/driver")?.or_else(|| cable.then(|| "veth".to_owned())),
             carrier,
-            follows: last("master")?.is_some(),
+            follows,
             name,
         });
     }
@@ -157,4 +163,41 @@ fn image(release: &str, role: Option<&str>) -> Image {
     let roles = ["load-balancer", "control-plane", "linux-worker", "windows-worker"];
     let named = value("IMAGE_ID").filter(|id| roles.contains(&id.as_str()));
     Image { id: value("IMAGE_ID"), version: value("IMAGE_VERSION"), role: role.or(named) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::machine::scripted::{Faults, Scripted};
+
+    fn interface(root: &Path, name: &str, numbers: [u32; 2], bridge: bool) {
+        let folder = root.join("sys/class/net").join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("address"), "02:00:00:00:00:01\n").unwrap();
+        fs::write(folder.join("ifindex"), format!("{}\n", numbers[0])).unwrap();
+        fs::write(folder.join("iflink"), format!("{}\n", numbers[1])).unwrap();
+        if bridge {
+            std::os::unix::fs::symlink("../cni0", folder.join("master")).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_cable_of_a_container_is_its_card_and_those_of_its_pods_are_none() {
+        let root = tempfile::tempdir().unwrap();
+        interface(root.path(), "eth0", [2, 3], false);
+        interface(root.path(), "cni0", [4, 4], false);
+        interface(root.path(), "veth1", [5, 2], true);
+        let drivers = || {
+            let facts = facts(&Scripted::new(root.path(), Faults::default())).unwrap();
+            facts.interfaces.into_iter().map(|card| (card.name, card.driver.is_some())).collect::<Vec<_>>()
+        };
+        let with = |cable| vec![("cni0".to_owned(), false), ("eth0".to_owned(), cable), ("veth1".to_owned(), false)];
+        assert_eq!(drivers(), with(false), "on a machine a card has a device");
+        fs::create_dir_all(root.path().join("run/systemd")).unwrap();
+        fs::write(root.path().join("run/systemd/container"), "systemd-nspawn\n").unwrap();
+        assert_eq!(drivers(), with(true));
+    }
 }
