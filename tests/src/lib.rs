@@ -18,5 +18,7 @@
 
 pub mod fixture;
 pub mod machine;
+pub mod network;
+pub mod node;
 pub mod profiles;
 pub mod programs;
