@@ -142,8 +142,8 @@ fn settle(machine: &dyn Machine) -> Result<()> {
             continue;
         }
         let mut arguments = vec![word(how)];
-        // A unit may be ordered after this very service: waiting for it would never end.
-        arguments.extend((how == How::Start).then_some("--no-block"));
+        // A unit may be ordered after this very service: waiting for its job would never end.
+        arguments.extend((how != How::ReadUnits).then_some("--no-block"));
         arguments.extend(units.into_iter().filter(|unit| !unit.is_empty()));
         run(machine, &Command::new("/usr/bin/systemctl", &arguments))?;
     }
