@@ -216,20 +216,19 @@ fn exchange(ask: &Ask) -> Result<Reply, NoReply> {
     match answer {
         Ok(reply) => Ok(Reply { chain, ..reply }),
         Err(error) => {
-            let unreachable = error.is_connect() && chain.is_empty() && !through_tls(&error);
+            let unreachable = chain.is_empty() && no_connection(&error);
             Err(NoReply { reason: https::reasons(&error), unreachable, chain })
         }
     }
 }
 
-/// Whether it was TLS that failed: the connection itself stood then.
-fn through_tls(error: &reqwest::Error) -> bool {
+/// Whether no connection came about: the kernel said so, or the name has no address. What fails later is TLS or HTTP.
+fn no_connection(error: &reqwest::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(reason) = cause {
         let io = reason.downcast_ref::<io::Error>();
-        let inner = io.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<rustls::Error>());
-        let ended = io.is_some_and(|io| matches!(io.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset));
-        if inner || ended || reason.is::<rustls::Error>() {
+        let kernel = io.is_some_and(|io| io.raw_os_error().is_some() && io.kind() != io::ErrorKind::ConnectionReset);
+        if error.is_connect() && (kernel || reason.to_string().starts_with("dns error")) {
             return true;
         }
         cause = reason.source();
