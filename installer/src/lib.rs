@@ -12,17 +12,21 @@
 //! | [`steps`] | the steps: check, apply, check |
 //! | [`apply`], [`journal`] | carrying them out, and remembering it |
 //! | [`machine`] | the only door to the world |
-//! | [`report`] | console, status file, service manager, journal, codes |
+//! | [`report`] | console, status file, service manager, journal, host, events, codes |
+//! | [`diagnose`] | what keeps the machine from being what its profile says; support bundle |
+//! | [`blot`] | hides secrets in what leaves the machine |
 //! | [`roles`] | what a role runs: HAProxy and keepalived of a load balancer |
 //! | [`failure`] | what went wrong, with its code |
 //!
 //! Paths it touches: `/etc` (rendered at every boot), `/run/ingot/status.json`, `/run/ingot/pending`,
-//! `/run/ingot/{files,registries,proxy}`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/volatile.json`, `/run/repart.d/50-state.conf`,
+//! `/run/ingot/{files,registries,proxy,events.json}`, `/var/lib/hyperv/.kvp_pool_1`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/volatile.json`, `/run/repart.d/50-state.conf`,
 //! `/run/ingot/{haproxy,keepalived}-refused`; on the state
 //! partition `/state/ingot/{journal,profile.toml,profile.toml.sig,accepted.json,identity.json,machine-id,network,
 //! haproxy.good,keepalived.good}`, `/state/ssh`; `/var/home`; `/proc/sys`.
 
 pub mod apply;
+pub mod blot;
+pub mod diagnose;
 pub mod facts;
 pub mod failure;
 pub mod find;

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use installer::machine::{Machine, Ownership, Real, read_text};
 use installer::report::{STATUS, State, Status, codes};
 use installer::sequence::{self, Source};
-use installer::{Failure, Result};
+use installer::{Failure, Result, diagnose};
 
 /// Makes a machine, at every boot, what its signed profile says.
 #[derive(Debug, Parser)]
@@ -46,7 +46,20 @@ enum Command {
     /// Mounts the state partition, and makes it at the first start; started before anything else.
     State,
     /// Makes the machine what the profile says.
-    Run(Which),
+    Run {
+        #[command(flatten)]
+        which: Which,
+        /// Speaks on every console of the kernel instead of standard error: for the service.
+        #[arg(long)]
+        console: bool,
+    },
+    /// Tests what keeps this machine from its work: network, cluster, registries, disk, units; exit code 1 where
+    /// something does.
+    Diagnose {
+        /// Writes what those who help need to see, without secrets, to this file (tar.gz, below the root).
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<String>,
+    },
     /// Tells how far the installer is; exit code 75 unless the machine is ready.
     Status {
         /// Waits so many seconds for the installer to end.
@@ -69,10 +82,11 @@ fn main() -> ExitCode {
         }
     };
     let machine = Real::new(&cli.root, ownership(&cli.root)).notifying(notify_socket()).with_credentials(credentials());
+    let machine = machine.on_consoles(matches!(cli.command, Command::Run { console: true, .. }));
     // `run` tells its failure itself, as it tells everything.
-    let told = matches!(cli.command, Command::Run(_) | Command::State);
+    let told = matches!(cli.command, Command::Run { .. } | Command::State);
     match carry_out(cli.command, &machine, cli.json) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             if !told {
                 tell(&failure, &machine, cli.json);
@@ -98,15 +112,29 @@ fn credentials() -> Option<String> {
     std::env::var("CREDENTIALS_DIRECTORY").ok()
 }
 
-fn carry_out(command: Command, machine: &Real, json: bool) -> Result<()> {
-    match command {
+fn carry_out(command: Command, machine: &Real, json: bool) -> Result<ExitCode> {
+    let done = match command {
         Command::Plan(which) => print("plan", sequence::preview(machine, &which.source())?, json),
         Command::Check(which) => print("check", sequence::check(machine, &which.source())?, json),
         Command::State => sequence::state(machine),
         Command::CheckHaproxy => installer::roles::load_balancer::health::check(machine),
-        Command::Run(which) => sequence::run(machine, &which.source()),
+        Command::Run { which, .. } => sequence::run(machine, &which.source()),
+        Command::Diagnose { bundle } => return diagnosed(machine, bundle.as_deref(), json),
         Command::Status { wait } => status(machine, Duration::from_secs(wait), json),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn diagnosed(machine: &Real, bundle: Option<&str>, json: bool) -> Result<ExitCode> {
+    let (subject, findings) = diagnose::diagnose(machine);
+    let text = if json { diagnose::json(&findings) } else { diagnose::words(&findings) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::io("writing", "standard output", &e))?;
+    if let Some(path) = bundle {
+        let path = std::path::absolute(path).map_err(|e| Failure::io("finding", path, &e))?;
+        diagnose::write_bundle(machine, &subject, &findings, &path.to_string_lossy())?;
     }
+    let code = if diagnose::failed(&findings) { codes::Exit::Failed.code() } else { 0 };
+    Ok(ExitCode::from(code))
 }
 
 fn print(what: &str, text: String, json: bool) -> Result<()> {

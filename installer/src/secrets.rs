@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::report::codes;
 
 /// Where the service manager puts credentials: those of the unit, then those of the system.
-const FOLDERS: [&str; 2] = ["/run/credentials/ingot-installer.service", "/run/credentials/@system"];
+pub(crate) const FOLDERS: [&str; 2] = ["/run/credentials/ingot-installer.service", "/run/credentials/@system"];
 
 /// Credentials by name.
 #[derive(Debug, Default)]
@@ -57,7 +57,21 @@ pub fn secrets(machine: &dyn Machine, profile: &Profile) -> Result<Secrets> {
     Ok(secrets)
 }
 
-fn named(profile: &Profile) -> Vec<&SecretSource> {
+/// Those of the credentials that the profile names which are there: for who only looks or tells.
+pub(crate) fn present(machine: &dyn Machine, profile: &Profile) -> Secrets {
+    let mut secrets = Secrets::default();
+    for source in named(profile) {
+        let SecretSource::Credential(name) = source else { continue };
+        let text = FOLDERS.iter().find_map(|folder| machine.read(&format!("{folder}/{name}")).ok().flatten());
+        if let Some(text) = text.and_then(|bytes| String::from_utf8(bytes).ok()) {
+            secrets.0.insert(name.clone(), Secret::new(text.strip_suffix('\n').unwrap_or(&text).to_owned()));
+        }
+    }
+    secrets
+}
+
+/// Every secret of a profile that a step or a report needs.
+pub(crate) fn named(profile: &Profile) -> Vec<&SecretSource> {
     let hashes = profile.access.users.iter().filter_map(|user| user.password_hash.as_ref());
     let registries = profile.registries.iter().filter_map(|registry| registry.login.as_ref()).map(|(_, secret)| secret);
     let proxy = profile.proxy.iter().filter_map(|proxy| proxy.login.as_ref()).map(|(_, secret)| secret);
@@ -66,5 +80,6 @@ fn named(profile: &Profile) -> Vec<&SecretSource> {
         Content::Text(_) => None,
     });
     let vrrp = profile.load_balancer.iter().filter_map(|balancer| balancer.vrrp.as_ref()?.password.as_ref());
-    hashes.chain(vrrp).chain(registries).chain(proxy).chain(files).collect()
+    let report = profile.report.token.iter();
+    hashes.chain(vrrp).chain(registries).chain(proxy).chain(files).chain(report).collect()
 }

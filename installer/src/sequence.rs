@@ -13,8 +13,8 @@ use crate::journal::Journal;
 use crate::machine::reader::Local;
 use crate::machine::{Command, Machine};
 use crate::plan::{Input, fits, plan, show};
-use crate::report::Report;
 use crate::report::codes::{self, Code};
+use crate::report::{Report, Targets};
 use crate::secrets::secrets;
 use crate::state;
 use crate::steps::network::cards;
@@ -44,6 +44,7 @@ pub fn run(machine: &dyn Machine, source: &Source) -> Result<()> {
         Ok(()) => report.ready(),
         Err(failure) => report.failed(failure),
     }
+    report.finish();
     result
 }
 
@@ -97,8 +98,8 @@ fn server(world: World<'_>, early: Found) -> Found {
     early.tried.iter().for_each(|(source, reason)| report.tried(source, reason));
     report.rendered();
     let end = machine.uptime().saturating_add(PATIENCE);
-    report.waiting("find", "the server of the profile", PATIENCE);
     loop {
+        report.waiting("find", "the server of the profile", PATIENCE);
         let found = find::ask(&Local(machine));
         // What will not change is not asked again: a refusal, or a file that is not a profile's.
         if !found.candidates.is_empty() || !found.unreachable || machine.uptime() >= end {
@@ -134,8 +135,10 @@ fn made(world: World<'_>, candidate: &Candidate) -> Result<()> {
     }
     report.stage("facts");
     let facts = facts_with_cards(world, &taken.profile)?;
+    report.tell(Targets::of(machine, &taken.profile, &facts, &taken.keep.profile));
     report.stage("plan");
     let steps = steps(machine, &taken, &facts)?;
+    report.planned(steps.len());
     let mut journal = open(world)?;
     report.stage("apply");
     apply(&steps, Phase::Local, &mut journal, world)?;
@@ -163,6 +166,15 @@ pub fn check(machine: &dyn Machine, source: &Source) -> Result<String> {
     let taken = take(machine, &candidate)?;
     let steps = steps(machine, &taken, &facts(machine)?)?;
     Ok(format!("{}: good for this machine; {} steps; signed by {}\n", candidate.source, steps.len(), taken.signer))
+}
+
+/// The profile this machine would take, and its text.
+///
+/// # Errors
+/// Those of `run`, up to reading it.
+pub fn accepted(machine: &dyn Machine, source: &Source) -> Result<(Profile, String)> {
+    let taken = take(machine, &one(find(machine, source))?)?;
+    Ok((taken.profile, taken.keep.profile))
 }
 
 fn find(machine: &dyn Machine, source: &Source) -> Found {
@@ -245,17 +257,13 @@ const CARDS: Duration = Duration::from_secs(10);
 
 fn facts_with_cards(world: World<'_>, profile: &Profile) -> Result<Facts> {
     let end = world.machine.uptime().saturating_add(CARDS);
-    let mut told = false;
     loop {
         let facts = facts(world.machine)?;
         let there = cards(&profile.network, &facts).is_ok();
         if there || !world.machine.live() || world.machine.uptime() >= end {
             return Ok(facts);
         }
-        if !told {
-            world.report.waiting("facts", "the network cards of the profile", CARDS);
-            told = true;
-        }
+        world.report.waiting("facts", "the network cards of the profile", CARDS);
         world.machine.sleep(Duration::from_millis(250));
     }
 }

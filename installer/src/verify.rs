@@ -177,6 +177,11 @@ impl Time {
         self.clock < self.image
     }
 
+    /// When the image was made.
+    pub fn image(self) -> u64 {
+        self.image
+    }
+
     /// The time to compare with: it is now, or, with a clock that is not set, before now.
     pub fn not_before(self) -> u64 {
         self.clock.max(self.image)

@@ -17,6 +17,7 @@
 //! | [`registry`] | `[[registry]]`, `[proxy]` |
 //! | [`machine`] | `[disks]`, `[kernel]`, `[kubelet]` |
 //! | [`load_balancer`] | `[load_balancer]` |
+//! | [`conceal`] | a profile without its secrets, for other eyes |
 //! | [`files`] | `[[file]]`, `[report]` |
 //! | [`secret`] | values that never print |
 //! | [`address`] | prefixes, ranges, endpoints |
@@ -32,6 +33,7 @@ pub mod access;
 pub mod address;
 mod check;
 pub mod cluster;
+pub mod conceal;
 pub mod document;
 pub mod files;
 pub mod load_balancer;

@@ -182,7 +182,7 @@ fn read_pin(text: &str) -> Result<Sha256Digest, String> {
     digits.parse().map_err(|e| format!("`ingot.profile_ca`: {e}"))
 }
 
-fn roots(reader: &dyn Reader) -> Result<Vec<u8>, String> {
+pub(crate) fn roots(reader: &dyn Reader) -> Result<Vec<u8>, String> {
     for path in [ROOTS, SYSTEM_ROOTS] {
         if let Some(pem) = optional(reader, path, ROOTS_LIMIT)? {
             return Ok(pem);
@@ -196,19 +196,10 @@ fn roots(reader: &dyn Reader) -> Result<Vec<u8>, String> {
 /// # Errors
 /// Why there is no answer.
 pub fn get(request: &Request) -> Result<Answer, Trouble> {
-    let tls = tls(request).map_err(Trouble::now)?;
+    let client = client(tls(&request.trust, request.at).map_err(Trouble::now)?).connect_timeout(CONNECT).timeout(WHOLE);
+    let client = client.build().map_err(|e| Trouble::now(format!("preparing the HTTP client: {}", reasons(&e))))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Trouble::later(format!("starting the network: {e}")))?;
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .https_only(true)
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .user_agent(concat!("ingot-installer/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .timeout(WHOLE)
-        .build()
-        .map_err(|e| Trouble::now(format!("preparing the HTTP client: {}", reasons(&e))))?;
     runtime.block_on(async {
         let failed = |e: reqwest::Error| Trouble::later(format!("cannot be asked: {}", reasons(&e)));
         let mut response = client.get(&request.url).send().await.map_err(failed)?;
@@ -228,13 +219,23 @@ pub fn get(request: &Request) -> Result<Answer, Trouble> {
     })
 }
 
+/// The one kind of client: no redirect, no proxy of the environment, nothing but https.
+pub(crate) fn client(tls: ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .https_only(true)
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("ingot-installer/", env!("CARGO_PKG_VERSION")))
+}
+
 fn refused(status: StatusCode) -> Trouble {
     let busy = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
     Trouble { reason: format!("the server said {status}"), later: busy || status.is_server_error() }
 }
 
 /// The whole chain of reasons; the address is told elsewhere.
-fn reasons(error: &reqwest::Error) -> String {
+pub(crate) fn reasons(error: &reqwest::Error) -> String {
     let mut text = Vec::new();
     let mut cause = std::error::Error::source(error);
     while let Some(reason) = cause {
@@ -244,19 +245,27 @@ fn reasons(error: &reqwest::Error) -> String {
     if text.is_empty() { "the request failed".to_owned() } else { text.join(": ") }
 }
 
-fn tls(request: &Request) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match &request.trust {
-        Trust::Pin(pin) => Arc::new(Pinned { pin: *pin, provider: provider.clone() }),
-        Trust::Roots(pem) => {
-            let mut roots = RootCertStore::empty();
-            let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
-            roots.add_parsable_certificates(certificates);
-            let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-            built.map_err(|e| format!("the roots cannot be used: {e}"))?
-        }
+/// Whom to trust, at this time.
+pub(crate) fn tls(trust: &Trust, at: u64) -> Result<ClientConfig, String> {
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Pin(pin) => Arc::new(Pinned { pin: *pin, provider: Arc::new(ring::default_provider()) }),
+        Trust::Roots(pem) => roots_verifier(pem)?,
     };
-    let config = ClientConfig::builder_with_details(provider, Arc::new(Fixed(request.at)));
+    verified_by(verifier, at)
+}
+
+/// Certificates count that these roots, in PEM, stand for.
+pub(crate) fn roots_verifier(pem: &[u8]) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
+    roots.add_parsable_certificates(certificates);
+    let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider())).build();
+    built.map_err(|e| format!("the roots cannot be used: {e}"))
+}
+
+/// TLS in which this verifier decides, at this time.
+pub(crate) fn verified_by(verifier: Arc<dyn ServerCertVerifier>, at: u64) -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Fixed(at)));
     let config = config.with_safe_default_protocol_versions().map_err(|e| format!("preparing TLS: {e}"))?;
     Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }

@@ -56,7 +56,7 @@ fn pairs(reader: &dyn Reader, pool: u8) -> Result<Option<Pairs>, String> {
     parse(&bytes).map(Some).map_err(|e| format!("broken: {path}: {e}"))
 }
 
-fn parse(bytes: &[u8]) -> Result<Pairs, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Pairs, String> {
     let mut pairs = Pairs::new();
     let records = bytes.chunks_exact(KEY + VALUE);
     let over = records.remainder().len();

@@ -38,6 +38,10 @@ mod volume_tests;
 
 pub(crate) use disk::product_uuid;
 pub(crate) use kvp::identifier as hyperv_identifier;
+#[cfg(test)]
+pub(crate) fn read_pool(bytes: &[u8]) -> Result<std::collections::BTreeMap<String, Vec<u8>>, String> {
+    kvp::parse(bytes)
+}
 
 /// Longest profile that is read, in bytes.
 pub const PROFILE_LIMIT: usize = 1 << 20;

@@ -2,6 +2,10 @@
 //!
 //! Paths are absolute as the machine sees them; links are followed below the root only.
 
+mod console;
+pub mod net;
+#[cfg(test)]
+pub mod played;
 mod process;
 pub mod reader;
 mod real;
@@ -11,6 +15,7 @@ mod sockets;
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use profile::secret::Secret;
@@ -117,6 +122,15 @@ pub struct Datagram {
     pub bytes: Vec<u8>,
 }
 
+/// Room of a file system, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What everybody may still take.
+    pub free: u64,
+}
+
 /// The world as the installer sees it. Every effect goes through here, so a folder and a script can stand for a machine.
 pub trait Machine {
     /// Whether this is the running machine: only then are programs run and units told.
@@ -193,6 +207,22 @@ pub trait Machine {
 
     /// A line for the person at the screen.
     fn say(&self, line: &str);
+
+    /// Whether lines also go over serial lines; so it is until this is called.
+    fn serial(&self, on: bool);
+
+    /// Changes a file (root's, 0644, at most `most` bytes) in place, under an fcntl lock, as its other users do. What
+    /// does not differ is not written.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where another holds the lock for a second.
+    fn rewrite(&self, path: &str, most: usize, change: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> io::Result<()>;
+
+    /// The room of the file system a path is in.
+    fn space(&self, path: &str) -> io::Result<Space>;
+
+    /// The network.
+    fn net(&self) -> Arc<dyn net::Net>;
 
     /// Tells the service manager (sd_notify(3)).
     fn notify(&self, state: &str);

@@ -1,11 +1,12 @@
 //! The machine itself, or a folder that stands for its root.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{self as sys, AtFlags, CWD, Mode, OFlags, ResolveFlags};
@@ -13,7 +14,8 @@ use rustix::io::Errno;
 
 use crate::find::https;
 
-use super::{Attributes, Command, Datagram, Machine, Output, Overheard, process, sockets};
+use super::net::{Net, RealNet};
+use super::{Attributes, Command, Datagram, Machine, Output, Overheard, Space, console, process, sockets};
 
 /// No file the installer reads is larger.
 const MOST: u64 = 64 << 20;
@@ -35,12 +37,30 @@ pub struct Real {
     handle: OnceCell<OwnedFd>,
     notify_socket: Option<PathBuf>,
     credentials: Option<String>,
+    /// Lines go to the machine's consoles, not to standard error.
+    consoles: bool,
+    serial: Cell<bool>,
 }
 
 impl Real {
     /// `/` is the running machine; any other folder is only read and written, and no program is run.
     pub fn new(root: &Path, ownership: Ownership) -> Self {
-        Self { root: root.to_owned(), ownership, handle: OnceCell::new(), notify_socket: None, credentials: None }
+        Self {
+            root: root.to_owned(),
+            ownership,
+            handle: OnceCell::new(),
+            notify_socket: None,
+            credentials: None,
+            consoles: false,
+            serial: Cell::new(true),
+        }
+    }
+
+    /// Says its lines on every console of the kernel, instead of standard error: for the service.
+    #[must_use]
+    pub fn on_consoles(mut self, consoles: bool) -> Self {
+        self.consoles = consoles;
+        self
     }
 
     /// Tells the service manager through this socket (`NOTIFY_SOCKET`).
@@ -83,11 +103,38 @@ impl Real {
         Ok((self.open_below(super::parent(path), OFlags::PATH | OFlags::DIRECTORY, 0)?, name))
     }
 
+    fn say_on_consoles(&self, line: &str) {
+        let active = self.read(console::ACTIVE).ok().flatten().unwrap_or_default();
+        let line = format!("{line}\n");
+        for name in String::from_utf8_lossy(&active).split_whitespace() {
+            if self.serial.get() || console::is_screen(name) {
+                let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+                let console = self.open_below(&format!("/dev/{name}"), flags, 0).map(File::from);
+                // Nobody may be there to read; that must not stop the machine.
+                let _ = console.and_then(|console| console::write(console, line.as_bytes()));
+            }
+        }
+    }
+
     fn give(&self, file: &OwnedFd, attributes: Attributes) -> io::Result<()> {
         if self.ownership == Ownership::Kept {
             sys::fchown(file, Some(sys::Uid::from_raw(attributes.uid)), Some(sys::Gid::from_raw(attributes.gid)))?;
         }
         Ok(sys::fchmod(file, Mode::from_raw_mode(attributes.mode))?)
+    }
+}
+
+/// Takes the whole file for us alone, as hv_kvp_daemon does; not for ever, as its holder might hang.
+fn lock(file: &File) -> io::Result<()> {
+    let mut left = 100;
+    loop {
+        match sys::fcntl_lock(file, sys::FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::AGAIN | Errno::ACCESS) if left > 0 => {
+                left -= 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return Ok(result?),
+        }
     }
 }
 
@@ -258,8 +305,46 @@ impl Machine for Real {
     }
 
     fn say(&self, line: &str) {
+        if self.consoles {
+            return self.say_on_consoles(line);
+        }
         // Nobody may be there to read; that must not stop the machine.
         let _ = writeln!(io::stderr(), "{line}");
+    }
+
+    fn serial(&self, on: bool) {
+        self.serial.set(on);
+    }
+
+    fn rewrite(&self, path: &str, most: usize, change: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> io::Result<()> {
+        let mut file = File::from(self.open_below(path, OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW, 0o644)?);
+        lock(&file)?;
+        let mut before = Vec::new();
+        (&file).take(most as u64 + 1).read_to_end(&mut before)?;
+        if before.len() > most {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("the file has more than {most} bytes")));
+        }
+        let after = change(&before);
+        // Only from the first byte that differs: others may read while we write.
+        let same = before.iter().zip(&after).take_while(|(old, new)| old == new).count();
+        if let Some(new @ [_, ..]) = after.get(same..) {
+            file.seek(io::SeekFrom::Start(same as u64))?;
+            file.write_all(new)?;
+        }
+        if after.len() < before.len() {
+            file.set_len(after.len() as u64)?;
+        }
+        // Closing gives the lock back.
+        Ok(())
+    }
+
+    fn space(&self, path: &str) -> io::Result<Space> {
+        let room = sys::fstatvfs(self.open_below(path, OFlags::RDONLY | OFlags::DIRECTORY, 0)?)?;
+        Ok(Space { total: room.f_blocks.saturating_mul(room.f_frsize), free: room.f_bavail.saturating_mul(room.f_frsize) })
+    }
+
+    fn net(&self) -> Arc<dyn Net> {
+        Arc::new(RealNet { live: self.live() })
     }
 
     fn notify(&self, state: &str) {

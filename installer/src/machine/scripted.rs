@@ -5,11 +5,14 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::find::https;
 
-use super::{Attributes, Command, Datagram, Machine, Output, Overheard, Ownership, Real};
+use super::net::Net;
+use super::played::Played;
+use super::{Attributes, Command, Datagram, Machine, Output, Overheard, Ownership, Real, Space};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +54,9 @@ pub struct Scripted {
     pub served: RefCell<Option<(u64, Vec<u8>)>>,
     /// How often a server was asked for a profile.
     pub asked: Cell<usize>,
+    pub serial: Cell<bool>,
+    pub space: Space,
+    pub net: Arc<Played>,
 }
 
 impl Scripted {
@@ -68,6 +74,9 @@ impl Scripted {
             entries: RefCell::default(),
             served: RefCell::default(),
             asked: Cell::new(0),
+            serial: Cell::new(true),
+            space: Space { total: 10 << 30, free: 8 << 30 },
+            net: Arc::default(),
         }
     }
 
@@ -288,6 +297,24 @@ impl Machine for Scripted {
 
     fn say(&self, line: &str) {
         self.lines.borrow_mut().push(line.to_owned());
+    }
+
+    fn serial(&self, on: bool) {
+        self.serial.set(on);
+    }
+
+    fn rewrite(&self, path: &str, most: usize, change: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> io::Result<()> {
+        self.change(path, || Ok(()))?;
+        self.real.rewrite(path, most, change)
+    }
+
+    fn space(&self, _: &str) -> io::Result<Space> {
+        self.alive()?;
+        Ok(self.space)
+    }
+
+    fn net(&self) -> Arc<dyn Net> {
+        self.net.clone()
     }
 
     fn notify(&self, state: &str) {

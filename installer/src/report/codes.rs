@@ -181,6 +181,84 @@ codes! {
     HAPROXY_SILENT = "INGOT-N0905" Failed, "HAProxy does not answer",
         "Its runtime socket is not there or says nothing. keepalived gives the virtual addresses to another load balancer.",
         "`systemctl status haproxy` and `journalctl -u haproxy` tell why it stopped.";
+    DNS_SILENT = "INGOT-N1101" Missing, "a name server does not answer",
+        "`diagnose` sent each name server of the profile (or of the network) a question, and one did not answer in time, or refused.",
+        "Check `[network] dns`, and that UDP port 53 is open from this machine to the server named.";
+    NAME_UNKNOWN = "INGOT-N1102" Failed, "the endpoint's name is not known",
+        "No name server knows an address for the host in `[cluster] endpoint`.",
+        "Add the name to the DNS zone, or write the virtual address itself into `[cluster] endpoint`.";
+    CLOCK_WRONG = "INGOT-N1103" Failed, "the clock is wrong",
+        "The clock differs from that of a time server, or is outside of what an image of this age can see. Certificates are judged by it.",
+        "Set the host's clock, or check `[time] servers`; the machine corrects itself when one of them answers.";
+    NO_TIME_SERVER = "INGOT-N1104" Missing, "no time server answers",
+        "None of the servers in `[time] servers` answered a question by NTP.",
+        "Check the names, and that UDP port 123 is open from this machine to them.";
+    ADDRESS_NOBODY = "INGOT-N1105" Failed, "nobody has the virtual address",
+        "Nobody in the network answers for the address: no load balancer holds it.",
+        "Look at the load balancers: `ingot-installer diagnose` there, and `systemctl status keepalived`.";
+    PORT_TAKEN = "INGOT-N1106" Failed, "a port that the role needs is taken",
+        "Another program than the one meant listens on it.",
+        "Stop the program the message names, or choose another port in the profile.";
+    API_UNREACHABLE = "INGOT-N1107" Missing, "the cluster's API cannot be reached",
+        "No connection to `[cluster] endpoint` came about.",
+        "Start the load balancer and the first control plane; check the endpoint's address and port, and firewalls between.";
+    API_UNTRUSTED = "INGOT-N1108" Untrusted, "the API's certificate is by another CA",
+        "What answers at the endpoint is not of the cluster that `[cluster] ca` (or the pinned CA) stands for.",
+        "Compare `ca` or `ca_pins` with the control plane's /etc/kubernetes/pki/ca.crt; else another cluster has this address.";
+    API_CERT_TIME = "INGOT-N1109" Failed, "the API's certificate is not valid now",
+        "By this machine's clock the certificate is expired, or not valid yet.",
+        "Check this machine's clock first; where it is right, renew the control plane's certificates.";
+    API_CERT_NAME = "INGOT-N1110" Failed, "the API's certificate is for other names",
+        "The host in `[cluster] endpoint` is not among the names of the certificate.",
+        "Write a name of the certificate into `[cluster] endpoint`, or make the API's certificate anew with this one.";
+    TOKEN_UNKNOWN = "INGOT-N1111" Failed, "the bootstrap token is expired or unknown",
+        "The cluster does not vouch for this token: it was never there, or its time is over and it was removed.",
+        "Make a new one (`kubeadm token create` on a control plane) and put it into `[cluster.join] token`.";
+    TOKEN_SECRET = "INGOT-N1112" Untrusted, "the bootstrap token's secret part is wrong",
+        "The cluster has a token of this id, but not of this secret, or somebody changed what it says on the way.",
+        "Copy the token again, whole; if it is right, another cluster answers at the endpoint.";
+    CLUSTER_INFO_MISSING = "INGOT-N1113" Failed, "the cluster does not tell its CA",
+        "The ConfigMap kube-public/cluster-info is missing or may not be read by anyone: kubeadm makes it at the end of init.",
+        "Wait for the first control plane to finish; else run `kubeadm init phase bootstrap-token` there.";
+    CA_PIN_WRONG = "INGOT-N1114" Untrusted, "the cluster's CA is not the pinned one",
+        "The CA in cluster-info has another public key than `[cluster.join] ca_pins` says.",
+        "Correct the pin if the cluster was made anew; else another cluster answers at the endpoint.";
+    MTU_SMALL = "INGOT-N1115" Failed, "large packets do not get through",
+        "A packet as large as the interface sends is lost on the way, though small ones arrive: TLS then hangs.",
+        "Set `mtu` of the interface to what the message says, or correct the switch or tunnel between.";
+    REGISTRY_UNREACHABLE = "INGOT-N1116" Missing, "a registry cannot be reached",
+        "Its address gave no answer that a registry gives.",
+        "Check the address in `[[registry]]`, the proxy, and firewalls; images on board need no registry.";
+    REGISTRY_UNTRUSTED = "INGOT-N1117" Untrusted, "a registry's certificate is not trusted",
+        "Its certificate is by another CA, for another name, or not valid now.",
+        "Put the registry's CA into `ca` of its `[[registry]]`; check the clock.";
+    REGISTRY_LOGIN = "INGOT-N1118" Failed, "a registry refuses the login",
+        "It answered, and did not take user name and password of the profile, or wants some where there are none.",
+        "Correct `username` and `password` of the `[[registry]]`.";
+    DISK_LOW = "INGOT-N1119" Failed, "the state partition is nearly full",
+        "Less than a tenth or less than 256 MiB are free; containers are then thrown out, and nothing new starts.",
+        "Give the machine a larger disk; the partition grows at the next boot.";
+    NO_STATE = "INGOT-N1120" Failed, "there is no state partition",
+        "Nothing is mounted at /state: what persists would be lost at the next boot.",
+        "Give the machine a disk with room behind the image, and start it again.";
+    UNITS_FAILED = "INGOT-N1121" Failed, "units have failed",
+        "The service manager counts services as failed.",
+        "`systemctl status UNIT` and `journalctl -b -u UNIT` say why.";
+    NOT_KUBERNETES = "INGOT-N1122" Failed, "what answers at the endpoint is not a Kubernetes API",
+        "The port is open, but what listens speaks no TLS or gives no answer of an API server.",
+        "Check the port of `[cluster] endpoint`; a load balancer without a living backend closes connections like this.";
+    NOT_REPORTED = "INGOT-N1123" Failed, "events could not be delivered",
+        "The server of `[report] url` did not take them. They are kept and sent again; the machine does not wait for it.",
+        "Check `url`, `ca` and `token` of `[report]`, and the server's own log.";
+    PORT_CLOSED = "INGOT-N1124" Failed, "nothing listens where the role should",
+        "The machine counts as ready, but a port of its role is closed.",
+        "`systemctl --failed` and `journalctl -b` of the program that the message names.";
+    PEER_SILENT = "INGOT-N1125" Missing, "a backend cannot be reached",
+        "No connection from this machine to the backend came about.",
+        "Start the machine the message names, and check its address in `[[load_balancer.frontends]]` and firewalls between.";
+    NO_RESULT = "INGOT-N1126" Failed, "a test of `diagnose` gave no result",
+        "It did not end within its time.",
+        "Run `ingot-installer diagnose` again; tell the makers if it stays so.";
 }
 
 /// The code of this number.

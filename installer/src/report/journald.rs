@@ -7,7 +7,7 @@ pub(super) const WARNING: u8 = 4;
 pub(super) const INFO: u8 = 6;
 
 /// One datagram. `priority` is that of syslog(3).
-pub(super) fn entry(priority: u8, message: &str, code: Option<&Code>, stage: Option<&str>) -> Vec<u8> {
+pub(super) fn entry(priority: u8, message: &str, code: Option<&Code>, (stage, step): (&str, Option<&str>)) -> Vec<u8> {
     let mut bytes = Vec::new();
     field(&mut bytes, "MESSAGE", message);
     field(&mut bytes, "PRIORITY", &priority.to_string());
@@ -16,8 +16,11 @@ pub(super) fn entry(priority: u8, message: &str, code: Option<&Code>, stage: Opt
         field(&mut bytes, "INGOT_CODE", code.number);
         field(&mut bytes, "INGOT_ACTION", code.action);
     }
-    if let Some(stage) = stage {
+    if !stage.is_empty() {
         field(&mut bytes, "INGOT_STAGE", stage);
+    }
+    if let Some(step) = step {
+        field(&mut bytes, "INGOT_STEP", step);
     }
     bytes
 }
@@ -39,7 +42,7 @@ fn field(bytes: &mut Vec<u8>, name: &str, value: &str) {
 mod tests {
     #[test]
     fn lines_cannot_forge_fields() {
-        let bytes = super::entry(6, "a\nPRIORITY=0", None, None);
+        let bytes = super::entry(6, "a\nPRIORITY=0", None, ("", None));
         assert!(bytes.starts_with(b"MESSAGE\n\x0c\0\0\0\0\0\0\0a\nPRIORITY=0\nPRIORITY=6\n"), "{bytes:?}");
     }
 }

@@ -132,7 +132,6 @@ impl Confirm {
     fn wait(&self, world: World<'_>) -> Result<Vec<String>> {
         let machine = world.machine;
         let end = machine.uptime().saturating_add(self.within);
-        let mut told = false;
         loop {
             let gateways = self.gateways(machine)?;
             for gateway in &gateways {
@@ -143,11 +142,8 @@ impl Confirm {
             if machine.uptime() >= end {
                 return Ok(if gateways.is_empty() { vec!["a gateway".to_owned()] } else { gateways });
             }
-            if !told {
-                let what = if gateways.is_empty() { "an address and a gateway".to_owned() } else { gateways.join(" or ") };
-                world.report.waiting("gateway", &what, self.within);
-                told = true;
-            }
+            let what = if gateways.is_empty() { "an address and a gateway".to_owned() } else { gateways.join(" or ") };
+            world.report.waiting("gateway", &what, self.within);
             machine.sleep(Duration::from_millis(500));
         }
     }

@@ -156,7 +156,7 @@ fn percent(text: &str) -> String {
 }
 
 /// Those of the profile, the machine itself, and the networks it is in.
-fn none_for(profile: &Profile, proxy: &Proxy) -> Vec<String> {
+pub(crate) fn none_for(profile: &Profile, proxy: &Proxy) -> Vec<String> {
     let mut all = proxy.none_for.clone();
     all.extend(["localhost", "127.0.0.0/8", "::1"].map(str::to_owned));
     all.extend(profile.network.interfaces.iter().flat_map(|interface| &interface.addresses).map(ToString::to_string));

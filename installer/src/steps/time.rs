@@ -52,11 +52,11 @@ impl Work for Clock {
     fn apply(&self, world: World<'_>) -> Result<()> {
         let most = Duration::from_secs(self.wait_secs.into());
         let end = world.machine.uptime().saturating_add(most);
-        world.report.waiting("clock", "a time server", most);
         while world.machine.uptime() < end {
             if there(world.machine, SYNCHRONISED)? {
                 return Ok(());
             }
+            world.report.waiting("clock", "a time server", most);
             world.machine.sleep(Duration::from_millis(250));
         }
         let message = format!("no time server answered within {} s; the clock says {}", self.wait_secs, world.machine.now());
