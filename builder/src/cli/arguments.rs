@@ -208,7 +208,7 @@ pub struct Boot {
     #[arg(long, value_name = "FILE")]
     pub drive: Vec<PathBuf>,
 
-    /// Forward a port of this host to the machine: HOST:[ADDRESS:]GUEST (repeatable)
+    /// Forward a port of this host to the machine: `HOST:[ADDRESS:]GUEST` (repeatable)
     #[arg(long, value_name = "HOST:GUEST")]
     pub forward: Vec<String>,
 
@@ -267,7 +267,7 @@ pub enum KeysVerb {
         /// Owner, as it appears in the certificates
         #[arg(long, default_value = "ingot")]
         owner: String,
-        /// Let this key, and no longer the release key, sign profiles: FILE.pub[,from=YYYYMMDD][,until=YYYYMMDD] (repeatable)
+        /// Let this key, and no longer the release key, sign profiles: `FILE.pub[,from=YYYYMMDD][,until=YYYYMMDD]` (repeatable)
         #[arg(long, value_name = "FILE[,from=DAY][,until=DAY]")]
         profile_signer: Vec<String>,
     },
