@@ -185,7 +185,8 @@ fn a_later_start_changes_nothing_nothing_is_open_and_no_secret_is_told() {
     let before = node.must(units);
     let spent = node.must("ingot-installer run >/run/again 2>&1; times | tail -n 1");
     assert_eq!(node.must(units), before, "a unit was touched\n{}", node.run("cat /run/again").out);
-    let cpu: f64 = spent.split_whitespace().map(|part| part.trim_start_matches("0m").trim_end_matches('s').parse::<f64>().unwrap()).sum();
+    let cpu: f64 =
+        spent.split_whitespace().map(|part| part.trim_start_matches("0m").trim_end_matches('s').parse::<f64>().unwrap()).sum();
     eprintln!("a run that changes nothing: {cpu:.3} s of CPU");
     assert!(cpu < 0.1, "{cpu} s");
 
@@ -201,7 +202,8 @@ fn a_later_start_changes_nothing_nothing_is_open_and_no_secret_is_told() {
 }
 
 fn tells_no_secret(node: &Node) {
-    let bundle = "ingot-installer diagnose --bundle /run/bundle.tar.gz >/run/diagnosed 2>&1; gzip -dc /run/bundle.tar.gz | grep -ac";
+    let bundle =
+        "ingot-installer diagnose --bundle /run/bundle.tar.gz >/run/diagnosed 2>&1; gzip -dc /run/bundle.tar.gz | grep -ac";
     for script in [
         format!("journalctl --no-pager -o export | grep -ac {SECRET}"),
         format!("cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -av 'grep -a' | grep -ac {SECRET}"),
