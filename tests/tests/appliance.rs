@@ -15,7 +15,7 @@ use ingot_tests::programs::{said, top};
 
 /// A start takes some seconds; a loaded machine may take many times that.
 const PATIENCE: u64 = 120;
-const SECRET: &str = "s3cr3t-V";
+const SECRET: &str = "s3cr3tVq";
 
 /// Ends a process whatever happens.
 struct Killed(Child);
@@ -153,8 +153,8 @@ const EXPOSURES: [(&str, u32); 5] = [
     ("haproxy.service", 35),
     ("keepalived.service", 40),
     ("ingot-ready.service", 20),
-    ("ingot-installer.service", 70),
-    ("ingot-state.service", 80),
+    ("ingot-installer.service", 65),
+    ("ingot-state.service", 60),
 ];
 
 #[test]
@@ -183,12 +183,16 @@ fn a_later_start_changes_nothing_nothing_is_open_and_no_secret_is_told() {
     let units = "systemctl show -p Id,InvocationID,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic \
                  haproxy keepalived systemd-networkd systemd-resolved systemd-timesyncd";
     let before = node.must(units);
-    let spent = node.must("ingot-installer run >/run/again 2>&1; times | tail -n 1");
+    let spent = node.must(
+        "for _ in 1 2 3 4 5 6 7 8 9 10; do ingot-installer run >/run/again 2>&1 || exit 1; done; times >/run/times; tail -n 1 /run/times",
+    );
     assert_eq!(node.must(units), before, "a unit was touched\n{}", node.run("cat /run/again").out);
     let cpu: f64 =
         spent.split_whitespace().map(|part| part.trim_start_matches("0m").trim_end_matches('s').parse::<f64>().unwrap()).sum();
+    // The kernel counts in ticks: of ten runs one sees more.
+    let cpu = cpu / 10.0;
     eprintln!("a run that changes nothing: {cpu:.3} s of CPU");
-    assert!(cpu < 0.1, "{cpu} s");
+    assert!(cpu > 0.0 && cpu < 0.1, "{cpu} s");
 
     node.kill();
     node.give(None);
