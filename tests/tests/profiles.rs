@@ -1,5 +1,12 @@
 //! The shipped load balancer under Secure Boot, given its signed profile by each way there is.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "test code"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,6 +68,10 @@ fn it_serves_on_the_virtual_address_and_later_boots_need_no_medium() {
     assert_eq!(first.fact("host_name"), Some("lb-1"));
     assert_eq!(first.fact("status"), Some("ready"));
     assert_eq!(first.fact("boot_complete"), Some("active"));
+    let cpu = |key: &str| first.fact(key).and_then(|value| value.parse::<f64>().ok()).expect("a number of milliseconds");
+    let (own, all) = (cpu("installer_cpu"), cpu("all_cpu"));
+    eprintln!("first boot: {own} ms of {all} ms CPU are the installer's, with what it runs");
+    assert!(own > 0.0 && own / (all - own) <= 0.1, "{own} of {all} ms");
     let listening: Vec<&str> = first.fact("listening").unwrap().split_ascii_whitespace().collect();
     let asked = ["tcp/10.0.2.100:6443", "tcp/10.0.2.15:9101"];
     let local = |entry: &&&str| !entry.contains("127.0.0.5") && !entry.contains("%lan:68");
@@ -84,7 +95,7 @@ fn it_serves_on_the_virtual_address_and_later_boots_need_no_medium() {
 
 /// Boots once with these arguments, until the machine is ready.
 fn ready(image: &Path, arguments: &[&str], source: &str) {
-    let run = boot_until(image, PATIENCE, arguments, &["ingot: ready", "INGOT-N"]);
+    let run = boot_until(image, PATIENCE, arguments, &["ingot: ready", "ingot: INGOT-N"]);
     run.assert_says("ingot: ready");
     assert!(run.console.contains(&format!("profile: taken from {source}")), "{source}:\n{}", run.console);
 }

@@ -129,8 +129,9 @@ impl Scripted {
                 return answer(0, &mac.map_or("[]".to_owned(), entry));
             }
             ("/usr/bin/ip", ["-j", "address", "show"]) => {
-                let entry = r#"[{"ifname":"eth0","addr_info":[{"family":"inet","local":"10.0.0.11","prefixlen":24}]}]"#;
-                return answer(0, entry);
+                let name = if self.real.read("/sys/class/net/lan/address")?.is_some() { "lan" } else { "eth0" };
+                let address = r#"{"family":"inet","local":"10.0.0.11","prefixlen":24}"#;
+                return answer(0, &format!(r#"[{{"ifname":"{name}","addr_info":[{address}]}}]"#));
             }
             ("/usr/bin/ip", ["-j", ..]) => return answer(0, "[]"),
             ("/usr/bin/ip", ["neigh", "flush", ..]) => {}

@@ -18,6 +18,9 @@ use crate::steps::files::{Files, Wanted};
 use crate::steps::{Verdict, Work, World};
 use trust::Sha256Digest;
 
+/// How long the own address may take to appear: duplicate address detection and a slow switch included.
+const APPEARS: Duration = Duration::from_secs(30);
+
 /// The virtual addresses, kept by keepalived.
 #[derive(Debug)]
 pub struct Addresses {
@@ -52,6 +55,27 @@ impl Addresses {
             Some(place) => Ok(Some(place)),
             None if machine.live() => Ok(self.place(&present(machine)?)),
             None => Ok(None),
+        }
+    }
+
+    /// Where it speaks from, once the machine has that address: at a later boot nobody has waited for the network yet.
+    fn settled(&self, world: World<'_>) -> Result<Place> {
+        let machine = world.machine;
+        let end = machine.uptime().saturating_add(APPEARS);
+        loop {
+            let own = present(machine)?;
+            if let Some(place) = self.now(machine)?
+                && own.iter().any(|own| own.interface == place.interface && own.address.address() == place.source)
+            {
+                return Ok(place);
+            }
+            let peers: Vec<String> = self.vrrp.peers.iter().map(ToString::to_string).collect();
+            let what = format!("an address towards {}", peers.join(", "));
+            if machine.uptime() >= end {
+                return Err(Failure::new(&codes::NO_VRRP_ADDRESS, format!("no interface has {what}")));
+            }
+            world.report.waiting("keepalived", &what, APPEARS);
+            machine.sleep(Duration::from_millis(250));
         }
     }
 
@@ -115,11 +139,7 @@ impl Work for Addresses {
         if !world.machine.live() {
             return Ok(());
         }
-        let Some(place) = self.now(world.machine)? else {
-            let peers: Vec<String> = self.vrrp.peers.iter().map(ToString::to_string).collect();
-            let message = format!("no interface has an address in the network of {}", peers.join(", "));
-            return Err(Failure::new(&codes::NO_VRRP_ADDRESS, message));
-        };
+        let place = self.settled(world)?;
         let configured = self.configured(&place)?;
         if !configured.stands(world.machine)? {
             self.alone(world, &place)?;
