@@ -25,6 +25,7 @@ pub(in crate::lock) fn sample() -> Lock {
             sha256,
             because: "wanted".to_owned(),
         }],
+        containers: Containers::default(),
     }
 }
 
