@@ -20,6 +20,9 @@ pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Re
     let definitions = typed.definitions.iter().map(|name| definition::find(name)).collect::<Result<Vec<_>>>()?;
     let network = settings.network(&typed.network)?;
     let overrides = settings.overrides(&typed.overrides)?;
+    // All before the first is built: a fault in the last one must not come after an hour.
+    let loaded = definitions.iter().map(|at| definition::load_with(at, &overrides)).collect::<Result<Vec<_>>>()?;
+    overrides.check(&loaded)?;
     let keys = settings.keys(typed.keys.as_ref(), typed.agent, reporter)?;
     let formats = formats(&typed.formats)?;
     let programs = typed.programs.clone().map_or_else(beside_this_program, Ok)?;

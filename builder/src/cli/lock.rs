@@ -27,7 +27,9 @@ struct Report<'a> {
 
 pub(super) fn run(settings: &Settings, typed: &LockArguments, reporter: &Reporter) -> Result<()> {
     let at = definition::find(&typed.definition)?;
-    let definition = definition::load_with(&at, &settings.overrides(&typed.overrides)?)?;
+    let overrides = settings.overrides(&typed.overrides)?;
+    let definition = definition::load_with(&at, &overrides)?;
+    overrides.check(std::slice::from_ref(&definition))?;
     let network = settings.network(&typed.network)?;
     let store = Store::open(&settings.cache.join("store"))?;
     let source = Source { repositories: &definition.repositories, store: &store, network: &network, progress: reporter };

@@ -138,15 +138,13 @@ pub fn load(path: &Path) -> Result<Definition> {
 /// As [`load`], with the command line's words in the place of the definition's.
 ///
 /// # Errors
-/// As [`load`]; `Usage` for words about what the definition does not have.
+/// As [`load`]. [`Overrides::check`] finds words that are about nothing.
 pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Definition> {
     let root = path.parent().unwrap_or(Path::new(""));
     let (Some(name), Ok(folder)) = (path.file_name(), Disk::open(root, root)) else {
         return Err(Error::new(Kind::Usage, format!("there is no definition {}", path.display())));
     };
-    let definition = read(Path::new(name), &folder, overrides)?;
-    overrides.check(&definition)?;
-    Ok(definition)
+    read(Path::new(name), &folder, overrides)
 }
 
 /// Merges and validates the definition `name` of a folder.

@@ -1,6 +1,6 @@
 //! What the command line puts in the place of a definition's own words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{Definition, rules};
@@ -43,18 +43,28 @@ impl Overrides {
         Ok(overrides)
     }
 
-    /// Refuses names that the definition does not have: most likely misspelt.
-    pub(super) fn check(&self, definition: &Definition) -> Result<()> {
-        let known: Vec<&str> = definition.repositories.iter().map(|repository| repository.name.as_str()).collect();
-        if let Some(name) = self.repositories.keys().chain(self.keys.keys()).find(|name| !known.contains(&name.as_str())) {
-            return Err(Error::new(Kind::Usage, format!("`{}` has no repository `{name}`", definition.name))
-                .hint(format!("its repositories are: {}", known.join(", "))));
+    /// Refuses words that are about none of the definitions: most likely misspelt. Of several that are built together,
+    /// each takes what is about it.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with the names there are.
+    pub fn check(&self, definitions: &[Definition]) -> Result<()> {
+        let known: BTreeSet<&str> = definitions
+            .iter()
+            .flat_map(|definition| &definition.repositories)
+            .map(|repository| repository.name.as_str())
+            .collect();
+        if let Some(name) = self.repositories.keys().chain(self.keys.keys()).find(|name| !known.contains(name.as_str())) {
+            let known: Vec<&str> = known.into_iter().collect();
+            return Err(Error::new(Kind::Usage, format!("there is no repository `{name}` in what is asked for"))
+                .hint(format!("the repositories are: {}", known.join(", "))));
         }
-        match (&self.kubernetes, &definition.kubernetes) {
-            (Some(version), None) if definition.role != super::Role::LoadBalancer => {
-                Err(Error::new(Kind::Usage, format!("`{}` holds no Kubernetes, so none of version {version}", definition.name))
-                    .hint("leave --kubernetes out, or give the definition a section [kubernetes]"))
-            }
+        match &self.kubernetes {
+            Some(version) if definitions.iter().all(|definition| definition.kubernetes.is_none()) => Err(Error::new(
+                Kind::Usage,
+                format!("nothing that is asked for holds a Kubernetes, so none of version {version}"),
+            )
+            .hint("leave --kubernetes out, or give the definition a section [kubernetes]")),
             _ => Ok(()),
         }
     }

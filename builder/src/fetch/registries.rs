@@ -131,11 +131,6 @@ impl Registries {
         let docker = (host == DOCKER.1).then(|| self.logins.get(DOCKER.2).or_else(|| self.logins.get(DOCKER.0)));
         self.logins.get(host).or_else(|| docker.flatten())
     }
-
-    /// Names of registries that none of the references is in: most likely misspelt.
-    pub fn unknown<'a>(&'a self, references: &[Reference]) -> Vec<&'a str> {
-        self.by_name.keys().map(String::as_str).filter(|name| references.iter().all(|r| r.registry != **name)).collect()
-    }
 }
 
 fn endpoint(url: &str) -> Option<Endpoint> {
@@ -170,7 +165,6 @@ mod tests {
         assert_eq!([base(&some, &pause), base(&some, &box_)], ["http://127.0.0.1:5000 ", "https://registry-1.docker.io "]);
         let both = Registries::parse(&["https://all.example/a/b", "k8s.gcr.io=http://h"]).unwrap();
         assert_eq!([base(&both, &pause), base(&both, &box_)], ["http://h ", "https://all.example a/b/"]);
-        assert_eq!(both.unknown(&[box_]), ["k8s.gcr.io"]);
         for wrong in ["x", "pause=http://h", "k8s.gcr.io=h:5000", "http://", "http://h/../x", "http://u@h", "http://h?x"] {
             let error = Registries::parse(&[wrong]).unwrap_err();
             assert!(error.kind() == Kind::Usage && error.to_string().contains(wrong), "{error}");
