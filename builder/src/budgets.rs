@@ -1,5 +1,7 @@
 //! Limits that stop a build.
 
+use std::collections::BTreeMap;
+
 use crate::definition::Definition;
 use crate::error::{Error, Kind, Result};
 
@@ -12,6 +14,19 @@ pub struct Measured {
     pub uki: u64,
     /// Sealed root.
     pub root: u64,
+    /// The container images inside it; 0 where there are none.
+    pub container_images: u64,
+}
+
+impl Measured {
+    /// By the names that budgets have.
+    pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = BTreeMap::from([("uki", self.uki), ("root", self.root), ("image", self.image)]);
+        if self.container_images > 0 {
+            all.insert("container_images", self.container_images);
+        }
+        all
+    }
 }
 
 /// Compares what was measured with the definition's budgets; what is not known yet is 0 and passes.
@@ -21,9 +36,12 @@ pub struct Measured {
 pub fn check(definition: &Definition, measured: Measured) -> Result<()> {
     let budgets = &definition.budgets;
     let mut broken = Vec::new();
-    for (name, limit, value) in
-        [("image", budgets.image, measured.image), ("uki", budgets.uki, measured.uki), ("root", budgets.root, measured.root)]
-    {
+    for (name, limit, value) in [
+        ("image", budgets.image, measured.image),
+        ("uki", budgets.uki, measured.uki),
+        ("root", budgets.root, measured.root),
+        ("container_images", budgets.container_images, measured.container_images),
+    ] {
         if let Some(limit) = limit.filter(|limit| value > *limit) {
             broken.push(format!("{name} has {} and may have {}: {} too many", size(value), size(limit), size(value - limit)));
         }

@@ -14,6 +14,10 @@ pub struct Environment {
     pub keys: PathBuf,
     /// `INGOT_MIRROR`: `NAME=URL` words, or one URL for the Debian repositories.
     pub mirrors: Vec<String>,
+    /// `INGOT_REGISTRY`: `REGISTRY=URL` words, or one URL for all registries.
+    pub registries: Vec<String>,
+    /// `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`: credentials for registries, where the file is there.
+    pub registry_auth: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub epoch: Option<Epoch>,
     /// Seconds since 1970 now: for the validity of repository signatures only, never for an output.
@@ -50,12 +54,14 @@ impl Environment {
             })
             .transpose()?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let words = |name: &str| variable(name).map(|text| text.split_whitespace().map(str::to_owned).collect());
+        let docker = variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| home.as_ref().map(|home| home.join(".docker")));
         Ok(Self {
             cache: folder("INGOT_CACHE", "XDG_CACHE_HOME", ".cache", "")?,
             keys: folder("INGOT_KEYS", "XDG_DATA_HOME", ".local/share", "keys")?,
-            mirrors: variable("INGOT_MIRROR")
-                .map(|words| words.split_whitespace().map(str::to_owned).collect())
-                .unwrap_or_default(),
+            mirrors: words("INGOT_MIRROR").unwrap_or_default(),
+            registries: words("INGOT_REGISTRY").unwrap_or_default(),
+            registry_auth: docker.map(|folder| folder.join("config.json")).filter(|file| file.is_file()),
             epoch,
             now: Epoch(now),
             agent: variable("SSH_AUTH_SOCK").map(PathBuf::from),

@@ -19,6 +19,8 @@ pub fn furnish(definition: &Definition, furnishing: Furnishing<'_>) -> Vec<FileE
     let mut files = vec![
         file("/usr/share/ingot/trust/allowed_signers", furnishing.allowed_signers.as_bytes().to_vec()),
         file(&format!("/usr/share/ingot/sbom/{}.spdx.json", definition.name), furnishing.spdx),
+        // The name of an image may say something else.
+        file("/usr/share/ingot/role", format!("{}\n", definition.role.as_str()).into_bytes()),
     ];
     files.extend(
         partitions(&definition.disk)

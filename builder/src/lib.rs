@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | definition | [`definition`] | TOML -> `Definition` |
 //! | lock | [`lock`] | definition + indexes -> `Lock` |
-//! | fetch | [`fetch`] | lock + store -> packages |
+//! | fetch | [`fetch`] | lock + store -> packages, container images |
 //! | tree | [`tree`] | packages -> `Tree` |
 //! | sbom | [`sbom`] | lock + tree -> SPDX |
 //! | seal | [`seal`] | tree + epoch -> erofs + dm-verity |
@@ -18,7 +18,8 @@
 //! Beside the path: [`image`] (reading images made by anybody), [`inspect`], [`diff`] and [`verify`]
 //! (telling people about them), [`machine`] (a virtual machine to try an image in), [`keys`] (what
 //! signs), [`profile`] (profiles signed and checked), [`furnish`] (what the builder puts into every image),
-//! [`programs`] (those of ours in it), [`record`] (what a release says of
+//! [`containers`]
+//! (the container images in it), [`programs`] (those of ours in it), [`record`] (what a release says of
 //! itself), [`freshness`] (knowing that nothing changed), [`budgets`], [`cli`], [`environment`],
 //! [`interrupt`], [`blob`] (bytes as references), [`read_at`] (bytes at any place), [`files`] (the file system), [`run`] (the one door
 //! for processes), [`progress`], [`error`], [`epoch`].
@@ -31,6 +32,7 @@ pub mod blob;
 pub mod boot;
 pub mod budgets;
 pub mod cli;
+pub mod containers;
 pub mod definition;
 pub mod diff;
 pub mod disk;

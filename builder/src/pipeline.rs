@@ -9,7 +9,8 @@ use crate::boot::assemble::{self, BootFiles, Parts};
 use crate::boot::initrd::{self, Initrd};
 use crate::boot::variables;
 use crate::budgets::{self, Measured};
-use crate::definition::{self, Definition};
+use crate::containers::{self, Upstream};
+use crate::definition::{self, Definition, Overrides};
 use crate::disk::{self, Disk, DiskInput};
 use crate::epoch::Epoch;
 use crate::error::{Context, Error, Kind, Result};
@@ -39,6 +40,8 @@ const COMPRESSORS: usize = 2;
 pub struct Request<'a> {
     /// The definition's file.
     pub definition: &'a Path,
+    /// What goes before the definition's own words.
+    pub overrides: &'a Overrides,
     /// What may happen to the lock.
     pub lock: Policy,
     /// How packages are had.
@@ -70,7 +73,7 @@ pub struct Outcome {
     pub output: PathBuf,
     /// Whether anything was built; `false` when nothing had changed.
     pub built: bool,
-    /// Bytes of `uki`, `root` and `image` (raw, without holes); empty when nothing was built.
+    /// Bytes of `uki`, `root`, `container_images` and `image` (raw, without holes); empty when nothing was built.
     pub sizes: BTreeMap<&'static str, u64>,
     /// Root hash of the sealed root.
     pub root_hash: Option<String>,
@@ -83,7 +86,7 @@ pub struct Outcome {
 /// Those of the stages; then the release folder is what it was before.
 pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> {
     stage("definition");
-    let mut definition = definition::load(request.definition)?;
+    let mut definition = definition::load_with(request.definition, request.overrides)?;
     let output = request.output.map_or_else(|| Path::new("out").join(&definition.name), Path::to_owned);
     let programs = Programs::read(request.programs)?;
 
@@ -100,6 +103,7 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
 
     stage("fetch");
     let debs = fetch::packages(&lock, &definition.repositories, &store, request.network, progress)?;
+    fetch::registry::images(&lock, &store, request.network, progress)?;
 
     stage("tree");
     let clusters = ClusterCache::open(&request.cache.join("clusters"), COMPRESSORS)?;
@@ -112,7 +116,9 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
     let Programs { init, root: programs } = programs;
     let furnishing = Furnishing { allowed_signers: &request.keys.allowed_signers, spdx: sbom::spdx(&inventory)?, programs };
     let furniture = furnish(&definition, furnishing);
-    definition.files.splice(0..0, furniture);
+    let brought = containers::files(&lock, &store)?;
+    let container_images = containers::size(&brought);
+    definition.files.splice(0..0, furniture.into_iter().chain(brought));
     let composed = tree::compose(&base.tree, &base, &definition, epoch)?;
 
     stage("seal");
@@ -120,7 +126,8 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
 
     stage("boot");
     let boot = boot_files(&composed, &base, &definition, (&initrd, &sealed), request.keys)?;
-    budgets::check(&definition, Measured { uki: boot.uki.len() as u64, root: sealed.root.size(), image: 0 })?;
+    let measured = Measured { uki: boot.uki.len() as u64, root: sealed.root.size(), container_images, image: 0 };
+    budgets::check(&definition, measured)?;
 
     stage("disk");
     let disk = lay_out(&definition, &sealed, &boot, epoch)?;
@@ -135,9 +142,8 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
         name: &definition.name,
     };
     let images = export::export(&input, progress)?;
-    let sizes =
-        BTreeMap::from([("uki", boot.uki.len() as u64), ("root", sealed.root.size()), ("image", disk.extents.allocated())]);
-    budgets::check(&definition, Measured { image: disk.extents.allocated(), ..Measured::default() })?;
+    let measured = Measured { image: disk.extents.allocated(), ..measured };
+    budgets::check(&definition, measured)?;
 
     stage("publish");
     let manifest = record::manifest(&definition, (&lock, epoch), &sealed, &disk);
@@ -145,7 +151,13 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
         record::files(&partial, &definition.name, (&images, &boot), variables::enrolment(&request.keys.secure_boot, epoch)?)?;
     publish::publish(partial, Release { manifest, inventory, artifacts, documents, key: &request.keys.release })?;
     freshness.remember(&fingerprint)?;
-    Ok(Outcome { name: definition.name.clone(), output, built: true, sizes, root_hash: Some(sealed.root_hash.to_string()) })
+    Ok(Outcome {
+        name: definition.name.clone(),
+        output,
+        built: true,
+        sizes: measured.by_name(),
+        root_hash: Some(sealed.root_hash.to_string()),
+    })
 }
 
 /// Where a build is, for people with `--verbose`.
@@ -155,7 +167,8 @@ fn stage(name: &str) {
 
 fn lock_of(request: &Request<'_>, definition: &Definition, store: &Store, progress: &dyn Progress) -> Result<Lock> {
     let source = Source { repositories: &definition.repositories, store, network: request.network, progress };
-    let settled = settle::settle((definition, request.definition), request.lock, (&source, request.now), progress)?;
+    let upstream = Upstream { download: &source, network: request.network, store, cache: request.cache };
+    let settled = settle::settle((definition, request.definition), request.lock, (&source, &upstream, request.now), progress)?;
     if settled.renewed {
         files::write_atomic(&settled.path, settled.lock.to_text().as_bytes())?;
     }

@@ -214,6 +214,8 @@ fn definition(wanted: &[String]) -> Definition {
         without: Vec::new(),
         pins: Vec::new(),
         ids: Vec::new(),
+        kubernetes: None,
+        containers: Vec::new(),
         files: Vec::new(),
         exclude: Vec::new(),
         keep: Vec::new(),

@@ -131,7 +131,14 @@ fn lock(debs: &[PathBuf]) -> Result<Lock, Box<dyn std::error::Error>> {
             because: "wanted".to_owned(),
         });
     }
-    Ok(Lock { resolution: Sha256Digest([0; 32]), architecture: "amd64".to_owned(), epoch: EPOCH, releases: Vec::new(), packages })
+    Ok(Lock {
+        resolution: Sha256Digest([0; 32]),
+        architecture: "amd64".to_owned(),
+        epoch: EPOCH,
+        releases: Vec::new(),
+        packages,
+        containers: ingot::lock::Containers::default(),
+    })
 }
 
 /// A folder for one test, with packages and a copy of this program that every user may run.

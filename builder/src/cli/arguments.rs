@@ -78,6 +78,14 @@ pub struct NetworkArguments {
     #[arg(long, value_name = "[NAME=]URL")]
     pub mirror: Vec<String>,
 
+    /// Take the container images of a registry from another place: REGISTRY=URL, or URL for all (repeatable; environment: INGOT_REGISTRY)
+    #[arg(long, value_name = "[REGISTRY=]URL")]
+    pub registry: Vec<String>,
+
+    /// Credentials for registries: a config.json as `docker login` writes it [default: ~/.docker/config.json where it is; environment: DOCKER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub registry_auth: Option<PathBuf>,
+
     /// Never touch the network; what is not in the store is an error
     #[arg(long)]
     pub offline: bool,
@@ -87,18 +95,38 @@ pub struct NetworkArguments {
     pub downloads: u8,
 }
 
+/// What goes before the definition's own words. The lock counts it as part of the definition.
+#[derive(Debug, Args)]
+pub struct OverrideArguments {
+    /// Use another signed repository than the definition says: NAME=URL, such as kubernetes=URL (repeatable)
+    #[arg(long, value_name = "NAME=URL")]
+    pub repository: Vec<String>,
+
+    /// OpenPGP certificate that a repository must be signed by, in the place of the definition's: NAME=FILE (repeatable)
+    #[arg(long, value_name = "NAME=FILE")]
+    pub repository_key: Vec<String>,
+
+    /// Version of Kubernetes in the place of the definition's: 1.34, or 1.34.2
+    #[arg(long, value_name = "VERSION")]
+    pub kubernetes: Option<String>,
+}
+
 /// `ingot build`
 #[derive(Debug, Args)]
 pub struct Build {
-    /// Name of a definition in images/, or the path of one
-    #[arg(value_name = "DEFINITION")]
-    pub definition: String,
+    /// Names of definitions in images/, or paths: several are built one after the other and share all they can
+    #[arg(value_name = "DEFINITION", required = true)]
+    pub definitions: Vec<String>,
 
     /// Where packages come from
     #[command(flatten)]
     pub network: NetworkArguments,
 
-    /// Release folder [default: out/NAME]
+    /// What goes before the definition's own words
+    #[command(flatten)]
+    pub overrides: OverrideArguments,
+
+    /// Release folder; with several definitions the folder of their release folders [default: out/NAME]
     #[arg(short, long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
 
@@ -141,6 +169,10 @@ pub struct LockArguments {
     /// Where packages come from
     #[command(flatten)]
     pub network: NetworkArguments,
+
+    /// What goes before the definition's own words
+    #[command(flatten)]
+    pub overrides: OverrideArguments,
 
     /// Take the newest versions and show what changes (without it, a lock that still fits is left alone)
     #[arg(long)]

@@ -17,28 +17,48 @@ use crate::pipeline::{self, Outcome, Request};
 use crate::progress::Progress;
 
 pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Result<()> {
-    let started = Instant::now();
-    let definition = definition::find(&typed.definition)?;
+    let definitions = typed.definitions.iter().map(|name| definition::find(name)).collect::<Result<Vec<_>>>()?;
     let network = settings.network(&typed.network)?;
+    let overrides = settings.overrides(&typed.overrides)?;
+    // All before the first is built: a fault in the last one must not come after an hour.
+    let loaded = definitions.iter().map(|at| definition::load_with(at, &overrides)).collect::<Result<Vec<_>>>()?;
+    overrides.check(&loaded)?;
     let keys = settings.keys(typed.keys.as_ref(), typed.agent, reporter)?;
     let formats = formats(&typed.formats)?;
     let programs = typed.programs.clone().map_or_else(beside_this_program, Ok)?;
-    let request = Request {
-        definition: &definition,
-        lock: if typed.locked { Policy::Locked } else { Policy::WhereNeeded },
-        network: &network,
-        cache: &settings.cache,
-        keys: &keys,
-        output: typed.output.as_deref(),
-        epoch: typed.epoch.map(Epoch).or(settings.environment.epoch),
-        formats: &formats,
-        programs: &programs,
-        force: typed.force,
-        now: settings.environment.now,
-    };
-    let outcome = pipeline::build(&request, reporter)?;
-    reporter.note(&summary(&outcome, started.elapsed().as_secs_f64()));
-    if settings.json { output::json(&outcome) } else { Ok(()) }
+    let mut outcomes = Vec::new();
+    for definition in &definitions {
+        let started = Instant::now();
+        let output = match (&typed.output, definition.file_stem()) {
+            (Some(folder), Some(name)) if definitions.len() > 1 => Some(folder.join(name)),
+            (output, _) => output.clone(),
+        };
+        let request = Request {
+            definition,
+            overrides: &overrides,
+            lock: if typed.locked { Policy::Locked } else { Policy::WhereNeeded },
+            network: &network,
+            cache: &settings.cache,
+            keys: &keys,
+            output: output.as_deref(),
+            epoch: typed.epoch.map(Epoch).or(settings.environment.epoch),
+            formats: &formats,
+            programs: &programs,
+            force: typed.force,
+            now: settings.environment.now,
+        };
+        let outcome = pipeline::build(&request, reporter).map_err(|error| match definitions.len() {
+            1 => error,
+            _ => error.context(format!("building {}", definition.display())),
+        })?;
+        reporter.note(&summary(&outcome, started.elapsed().as_secs_f64()));
+        outcomes.push(outcome);
+    }
+    match (settings.json, outcomes.as_slice()) {
+        (false, _) => Ok(()),
+        (true, [outcome]) => output::json(outcome),
+        (true, all) => output::json(&all),
+    }
 }
 
 fn summary(outcome: &Outcome, seconds: f64) -> String {
@@ -47,7 +67,12 @@ fn summary(outcome: &Outcome, seconds: f64) -> String {
         return format!("{}: nothing changed, {folder} is up to date ({seconds:.2} s)", outcome.name);
     }
     let of = |name: &str| outcome.sizes.get(name).map_or_else(String::new, |bytes| size(*bytes));
-    format!("{}: built {folder} in {seconds:.1} s (image {}, root {}, UKI {})", outcome.name, of("image"), of("root"), of("uki"))
+    let containers = match outcome.sizes.contains_key("container_images") {
+        true => format!(", of it container images {}", of("container_images")),
+        false => String::new(),
+    };
+    let (image, root, uki) = (of("image"), of("root"), of("uki"));
+    format!("{}: built {folder} in {seconds:.1} s (image {image}, root {root}{containers}, UKI {uki})", outcome.name)
 }
 
 fn formats(names: &[String]) -> Result<Vec<Format>> {

@@ -6,6 +6,7 @@ use crate::cli::arguments::LockArguments;
 use crate::cli::output;
 use crate::cli::reporter::Reporter;
 use crate::cli::settings::Settings;
+use crate::containers::Upstream;
 use crate::definition;
 use crate::error::Result;
 use crate::fetch::{Source, Store};
@@ -19,18 +20,22 @@ use crate::progress::Progress;
 struct Report<'a> {
     lock: &'a std::path::Path,
     packages: usize,
+    container_images: usize,
     written: bool,
     changes: &'a [Change],
 }
 
 pub(super) fn run(settings: &Settings, typed: &LockArguments, reporter: &Reporter) -> Result<()> {
     let at = definition::find(&typed.definition)?;
-    let definition = definition::load(&at)?;
+    let overrides = settings.overrides(&typed.overrides)?;
+    let definition = definition::load_with(&at, &overrides)?;
+    overrides.check(std::slice::from_ref(&definition))?;
     let network = settings.network(&typed.network)?;
     let store = Store::open(&settings.cache.join("store"))?;
     let source = Source { repositories: &definition.repositories, store: &store, network: &network, progress: reporter };
+    let upstream = Upstream { download: &source, network: &network, store: &store, cache: &settings.cache };
     let policy = if typed.update { Policy::Update } else { Policy::WhereNeeded };
-    let settled = settle::settle((&definition, &at), policy, (&source, settings.environment.now), reporter)?;
+    let settled = settle::settle((&definition, &at), policy, (&source, &upstream, settings.environment.now), reporter)?;
     let text = settled.lock.to_text();
     let differs = settled.renewed && files::read_if_there(&settled.path)?.as_deref() != Some(text.as_bytes());
     let written = differs && !typed.dry_run;
@@ -40,15 +45,20 @@ pub(super) fn run(settings: &Settings, typed: &LockArguments, reporter: &Reporte
     for change in &settled.changes {
         reporter.note(&change.to_string());
     }
-    let packages = settled.lock.packages.len();
+    let (packages, images) = (settled.lock.packages.len(), settled.lock.containers.images.len());
+    let with = if images == 0 { String::new() } else { format!(" and {images} container images") };
     let verdict = match (differs, written) {
         (false, _) => "is up to date",
         (true, true) => "written",
         (true, false) => "would change",
     };
-    reporter.note(&format!("{}: {packages} packages, {} changes, {verdict}", settled.path.display(), settled.changes.len()));
+    reporter.note(&format!(
+        "{}: {packages} packages{with}, {} changes, {verdict}",
+        settled.path.display(),
+        settled.changes.len()
+    ));
     if settings.json {
-        output::json(&Report { lock: &settled.path, packages, written, changes: &settled.changes })?;
+        output::json(&Report { lock: &settled.path, packages, container_images: images, written, changes: &settled.changes })?;
     }
     Ok(())
 }

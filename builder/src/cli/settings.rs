@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::cli::arguments::{Arguments, NetworkArguments};
+use crate::cli::arguments::{Arguments, NetworkArguments, OverrideArguments};
+use crate::definition::Overrides;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::fetch::{Mirrors, Network, Options};
+use crate::fetch::{Mirrors, Network, Options, Registries};
+use crate::files;
 use crate::keys::KeySet;
 use crate::progress::Progress;
 
@@ -39,7 +41,26 @@ impl Settings {
     pub fn network(&self, typed: &NetworkArguments) -> Result<Network> {
         let words: Vec<&String> = self.environment.mirrors.iter().chain(&typed.mirror).collect();
         let mirrors = Mirrors::parse(&words)?;
-        Ok(Network::new(Options { mirrors, offline: typed.offline, jobs: typed.downloads.into(), ..Options::default() }))
+        let words: Vec<&String> = self.environment.registries.iter().chain(&typed.registry).collect();
+        let mut registries = Registries::parse(&words)?;
+        if let Some(file) = typed.registry_auth.as_ref().or(self.environment.registry_auth.as_ref()) {
+            registries = registries.with_logins(&file.display().to_string(), &files::read(file)?)?;
+        }
+        Ok(Network::new(Options {
+            mirrors,
+            registries,
+            offline: typed.offline,
+            jobs: typed.downloads.into(),
+            ..Options::default()
+        }))
+    }
+
+    /// What was typed in the place of a definition's own words.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for words that are none.
+    pub fn overrides(&self, typed: &OverrideArguments) -> Result<Overrides> {
+        Overrides::new(&typed.repository, &typed.repository_key, typed.kubernetes.as_deref())
     }
 
     /// The folder of the keys.

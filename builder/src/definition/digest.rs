@@ -39,6 +39,16 @@ pub(super) fn resolution(definition: &Definition) -> Sha256Digest {
         form.option(pin.release.as_deref());
         form.number(pin.priority.into());
     });
+    // Added later: locks of definitions without container images stay good.
+    if definition.kubernetes.is_some() || !definition.containers.is_empty() {
+        form.text("containers 1");
+        form.list(definition.kubernetes.as_slice(), |form, kubernetes| {
+            form.text(&kubernetes.version);
+            form.texts(&kubernetes.images);
+            form.option(kubernetes.image_repository.as_deref());
+        });
+        form.texts(&definition.containers);
+    }
     form.0.finish()
 }
 
@@ -74,6 +84,8 @@ pub(super) fn definition(definition: &Definition, resolution: Sha256Digest) -> S
                 form.text(target);
             }
             FileContent::Folder => form.text("folder"),
+            // Follows from the lock, and comes after the digest was taken.
+            FileContent::Joined(_) => form.text("joined"),
         }
     });
     form.texts(&definition.exclude);
@@ -92,9 +104,16 @@ pub(super) fn definition(definition: &Definition, resolution: Sha256Digest) -> S
     form.texts(&definition.kernel.initrd_modules);
     form.texts(&definition.kernel.keep_modules);
     let (disk, budgets) = (&definition.disk, &definition.budgets);
-    for size in
-        [Some(disk.esp), Some(disk.slot), Some(disk.verity), budgets.image, budgets.uki, budgets.root, budgets.slot_reserve]
-    {
+    for size in [
+        Some(disk.esp),
+        Some(disk.slot),
+        Some(disk.verity),
+        budgets.image,
+        budgets.uki,
+        budgets.root,
+        budgets.container_images,
+        budgets.slot_reserve,
+    ] {
         form.option(size.map(|size| size.to_string()).as_deref());
     }
     form.0.finish()

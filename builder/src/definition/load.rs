@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use profile::document::{DocumentId, Fault, Place, Style, Texts, suggest};
 
 use super::schema::Written;
-use super::{Definition, merge, rules, validate};
+use super::{Definition, Overrides, merge, rules, validate};
 use crate::error::{Error, Kind, Result};
 
 /// The folder in which names of images are looked up, below the working directory.
@@ -132,11 +132,19 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
 /// # Errors
 /// `Document` with all faults rendered; `Usage` where there is no such file.
 pub fn load(path: &Path) -> Result<Definition> {
+    load_with(path, &Overrides::default())
+}
+
+/// As [`load`], with the command line's words in the place of the definition's.
+///
+/// # Errors
+/// As [`load`]. [`Overrides::check`] finds words that are about nothing.
+pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Definition> {
     let root = path.parent().unwrap_or(Path::new(""));
     let (Some(name), Ok(folder)) = (path.file_name(), Disk::open(root, root)) else {
         return Err(Error::new(Kind::Usage, format!("there is no definition {}", path.display())));
     };
-    parse(Path::new(name), &folder)
+    read(Path::new(name), &folder, overrides)
 }
 
 /// Merges and validates the definition `name` of a folder.
@@ -144,6 +152,10 @@ pub fn load(path: &Path) -> Result<Definition> {
 /// # Errors
 /// As [`load`].
 pub fn parse(name: &Path, folder: &dyn Folder) -> Result<Definition> {
+    read(name, folder, &Overrides::default())
+}
+
+fn read(name: &Path, folder: &dyn Folder, overrides: &Overrides) -> Result<Definition> {
     let shown = folder.shown(name);
     let bytes = folder.read(name).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::new(Kind::Usage, format!("there is no definition {}", shown.display())),
@@ -153,7 +165,7 @@ pub fn parse(name: &Path, folder: &dyn Folder) -> Result<Definition> {
     let layers = chain.follow(name.to_owned(), bytes);
     let Chain { texts, documents, faults, .. } = chain;
     let merged = merge::merge(layers, &texts, faults);
-    validate::validate(merged, &validate::Surroundings { folder, texts: &texts, documents: &documents })
+    validate::validate(merged, &validate::Surroundings { folder, texts: &texts, documents: &documents, overrides })
         .map_err(|faults| refused(&shown, &texts, &faults))
 }
 

@@ -68,6 +68,11 @@ fn check_alone(written: &Written, faults: &mut Faults<'_>) {
     for (what, list) in lists {
         twice(what, list, faults);
     }
+    if let Some(kubernetes) = &written.kubernetes {
+        twice("container image", &kubernetes.images, faults);
+        twice("key file", &kubernetes.keys, faults);
+    }
+    twice("container image", written.container_image.iter().map(|entry| &entry.reference), faults);
     twice("unit", written.units.enable.iter().chain(&written.units.mask), faults);
 }
 
@@ -130,6 +135,8 @@ fn put_over(base: Written, over: Written, faults: Option<&mut Faults<'_>>) -> Wr
             mask: append(base.units.mask, over.units.mask),
             default_target: over.units.default_target.or(base.units.default_target),
         },
+        kubernetes: kubernetes(base.kubernetes, over.kubernetes),
+        container_image: replace(base.container_image, over.container_image, |entry| &entry.reference),
         kernel: schema::Kernel {
             command_line: append(base.kernel.command_line, over.kernel.command_line),
             initrd_modules: append(base.kernel.initrd_modules, over.kernel.initrd_modules),
@@ -144,9 +151,25 @@ fn put_over(base: Written, over: Written, faults: Option<&mut Faults<'_>>) -> Wr
             image: over.budgets.image.or(base.budgets.image),
             uki: over.budgets.uki.or(base.budgets.uki),
             root: over.budgets.root.or(base.budgets.root),
+            container_images: over.budgets.container_images.or(base.budgets.container_images),
             slot_reserve: over.budgets.slot_reserve.or(base.budgets.slot_reserve),
         },
     }
+}
+
+fn kubernetes(base: Option<schema::Kubernetes>, over: Option<schema::Kubernetes>) -> Option<schema::Kubernetes> {
+    let (base, over) = match (base, over) {
+        (Some(base), Some(over)) => (base, over),
+        (base, over) => return over.or(base),
+    };
+    Some(schema::Kubernetes {
+        version: over.version.or(base.version),
+        channel: over.channel.or(base.channel),
+        // As with repositories: another place has other keys.
+        keys: if over.keys.is_empty() { base.keys } else { over.keys },
+        images: append(base.images, over.images),
+        image_repository: over.image_repository.or(base.image_repository),
+    })
 }
 
 fn append(base: Vec<Text>, over: Vec<Text>) -> Vec<Text> {

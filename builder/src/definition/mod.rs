@@ -8,6 +8,7 @@
 //! | `validate.rs`, `validate/` | from written to validated, all faults at once |
 //! | `rules.rs` | what names, paths and patterns look like |
 //! | `relation.rs` | Debian package relations |
+//! | `overrides.rs` | what the command line puts in the place of a definition's words |
 //! | `digest.rs` | the two digests of a definition |
 
 mod digest;
@@ -15,6 +16,7 @@ mod digest;
 mod hostile;
 mod load;
 mod merge;
+mod overrides;
 mod relation;
 mod rules;
 mod schema;
@@ -26,7 +28,10 @@ use std::path::PathBuf;
 
 use trust::Sha256Digest;
 
-pub use load::{Folder, IMAGES, find, find_in, load, parse};
+use crate::blob::Blob;
+
+pub use load::{Folder, IMAGES, find, find_in, load, load_with, parse};
+pub use overrides::Overrides;
 
 /// What an image shall be, validated. Only this stage makes one.
 #[derive(Debug, Clone)]
@@ -51,6 +56,10 @@ pub struct Definition {
     pub pins: Vec<Pin>,
     /// System users and groups whose numbers are fixed: name to uid = gid.
     pub ids: Vec<(String, u32)>,
+    /// Which Kubernetes, for the roles that have one.
+    pub kubernetes: Option<Kubernetes>,
+    /// Full references of further container images that the image brings along, sorted.
+    pub containers: Vec<String>,
     /// Files, links and folders put over the packages' own.
     pub files: Vec<FileEntry>,
     /// Paths left out of the sealed root: glob patterns without leading `/`, `**` crosses folders.
@@ -141,6 +150,19 @@ pub struct Pin {
     pub origin: String,
 }
 
+/// Which Kubernetes.
+#[derive(Debug, Clone)]
+pub struct Kubernetes {
+    /// `1.34` (the newest patch release the repository has) or `1.34.2`.
+    pub version: String,
+    /// Names of those of kubeadm's container images that the image brings along, sorted: `kube-proxy`, `pause`.
+    pub images: Vec<String>,
+    /// Registry and path of kubeadm's images, where they are not its own choice.
+    pub image_repository: Option<String>,
+    /// Where the version stands.
+    pub origin: String,
+}
+
 /// Something put over the packages' files.
 #[derive(Debug, Clone)]
 pub struct FileEntry {
@@ -161,6 +183,8 @@ pub struct FileEntry {
 pub enum FileContent {
     /// A file with these bytes.
     Bytes(Vec<u8>),
+    /// A large file: the bytes of these, one after the other. No document writes it, the builder does.
+    Joined(Vec<Blob>),
     /// A symbolic link to this target.
     Link(String),
     /// A folder.
@@ -224,6 +248,8 @@ pub struct Budgets {
     pub uki: Option<u64>,
     /// The sealed root.
     pub root: Option<u64>,
+    /// The container images that the image brings along.
+    pub container_images: Option<u64>,
     /// What must stay free in the slot.
     pub slot_reserve: Option<u64>,
 }

@@ -2,6 +2,8 @@
 
 use profile::rule::{Rule, alnum, lower, only, plain_parts, starts};
 
+use crate::containers::Reference;
+
 /// Name of an image or of a repository.
 pub(super) const NAME: Rule = Rule {
     what: "name",
@@ -89,6 +91,45 @@ pub(super) const FINGERPRINT: Rule = Rule {
     what: "fingerprint",
     expected: "40 (or 64) hexadecimal digits without spaces",
     holds: |text| matches!(text.len(), 40 | 64) && only(text, 64, |c| c.is_ascii_hexdigit()),
+};
+
+/// Version of Kubernetes, of which the patch level may be left open.
+pub(super) const KUBERNETES: Rule = Rule {
+    what: "Kubernetes version",
+    expected: "two or three numbers without `v`, such as `1.34` or `1.34.2`",
+    holds: |text| {
+        let parts: Vec<&str> = text.split('.').collect();
+        let number = |part: &&str| only(part, 4, |c| c.is_ascii_digit()) && (*part == "0" || !part.starts_with('0'));
+        matches!(parts.len(), 2 | 3) && parts.first() == Some(&"1") && parts.iter().all(number)
+    },
+};
+
+/// Channel of the public repository of Kubernetes.
+pub(super) const CHANNEL: Rule = Rule {
+    what: "channel of the Kubernetes repository",
+    expected: "`stable` or `prerelease`",
+    holds: |text| matches!(text, "stable" | "prerelease"),
+};
+
+/// Last part of the name of one of kubeadm's images.
+pub(super) const KUBEADM_IMAGE: Rule = Rule {
+    what: "image of kubeadm's",
+    expected: "a name as in `kubeadm config images list`, without registry and tag, such as `kube-proxy`",
+    holds: |text| starts(text, lower) && only(text, 100, |c| lower(c) || c == '-'),
+};
+
+/// Full reference of a container image.
+pub(super) const REFERENCE: Rule = Rule {
+    what: "container image reference",
+    expected: "registry, name and tag or digest in full, such as `docker.io/library/busybox:1.37`",
+    holds: |text| text.parse::<Reference>().is_ok(),
+};
+
+/// Registry and path before the name of an image.
+pub(super) const IMAGE_REPOSITORY: Rule = Rule {
+    what: "image repository",
+    expected: "a registry and a path, without scheme and tag, such as `registry.example/kubernetes`",
+    holds: |text| format!("{text}/name:tag").parse::<Reference>().is_ok(),
 };
 
 /// Name of a user or group, as `useradd` takes it.

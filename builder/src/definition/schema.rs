@@ -60,6 +60,11 @@ pub(super) struct Written {
     /// Which units start.
     #[serde(default)]
     pub units: Units,
+    /// Which Kubernetes.
+    pub kubernetes: Option<Kubernetes>,
+    /// Further container images that the image brings along. One of the same reference is there once.
+    #[serde(default)]
+    pub container_image: Vec<ContainerImage>,
     /// Kernel and initrd.
     #[serde(default)]
     pub kernel: Kernel,
@@ -216,6 +221,32 @@ pub(super) struct Units {
     pub default_target: Option<Text>,
 }
 
+/// `[kubernetes]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kubernetes {
+    /// `1.34` takes the newest patch release there is, `1.34.2` that one.
+    pub version: Option<Text>,
+    /// Channel of the public repository; `stable` where it is not said.
+    pub channel: Option<Text>,
+    /// Files with the OpenPGP certificates of the public repository, relative to this document.
+    #[serde(default)]
+    pub keys: Texts,
+    /// Which of kubeadm's container images the image brings along: `pause`, `kube-proxy`.
+    #[serde(default)]
+    pub images: Texts,
+    /// Registry and path of these images; what kubeadm says where it is not said.
+    pub image_repository: Option<Text>,
+}
+
+/// `[[container_image]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContainerImage {
+    /// Full reference: `quay.io/cilium/cilium:v1.18.2`.
+    pub reference: Text,
+}
+
 /// `[kernel]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -253,6 +284,8 @@ pub(super) struct Budgets {
     pub uki: Option<Located<Size>>,
     /// The sealed root.
     pub root: Option<Located<Size>>,
+    /// The container images that the image brings along.
+    pub container_images: Option<Located<Size>>,
     /// What must stay free in the slot.
     pub slot_reserve: Option<Located<Size>>,
 }

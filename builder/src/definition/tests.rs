@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Definition, FileContent, Folder, find_in, load, parse};
+use super::{Definition, FileContent, Folder, Overrides, find_in, load, load_with, parse};
 use crate::error::Kind;
 
 const KEY: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n";
@@ -202,13 +202,16 @@ fn every_image_loads() {
     let mut bases = Vec::new();
     let mut loaded = Vec::new();
     let mut used: Vec<PathBuf> = Vec::new();
+    // The key of the public repository of Kubernetes is not ours to hand on.
+    let key = format!("kubernetes={}", folder.join("keys/debian-trixie-stable.asc").display());
+    let overrides = Overrides::new(&[], &[key], None).unwrap();
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
         if std::fs::read_to_string(&path).unwrap().contains("\nrole = ") {
-            let definition = load(&path).unwrap_or_else(|error| panic!("{error:?}"));
+            let definition = load_with(&path, &overrides).unwrap_or_else(|error| panic!("{error:?}"));
             assert_eq!(Some(definition.name.as_str()), path.file_stem().and_then(|stem| stem.to_str()));
             used.extend(definition.sources);
             loaded.push(definition.name);
@@ -295,3 +298,103 @@ const VALUES: &[&str] = &[
     "true",
     "1979-05-27",
 ];
+
+const CLUSTER: &str = r#"
+schema = 1
+name = "node"
+version = "1"
+role = "linux-worker"
+[kubernetes]
+version = "1.34"
+keys = ["k.asc"]
+images = ["pause", "kube-proxy"]
+[[container_image]]
+reference = "quay.io/cilium/cilium:v1.18.2"
+[packages]
+install = ["kubeadm"]
+"#;
+
+#[test]
+fn a_kubernetes_brings_its_repository_pins_and_images() {
+    let folder = Memory::with(&[("a.toml", CLUSTER), ("k.asc", KEY)]);
+    let definition = parse(Path::new("a.toml"), &folder).unwrap();
+    let repository = &definition.repositories[0];
+    assert_eq!(
+        (repository.name.as_str(), repository.url.as_str()),
+        ("kubernetes", "https://pkgs.k8s.io/core:/stable:/v1.34/deb")
+    );
+    assert_eq!((repository.suites.as_slice(), repository.keys.len()), (["/".to_owned()].as_slice(), 1));
+    let pins: Vec<String> = definition
+        .pins
+        .iter()
+        .map(|pin| format!("{} {}", pin.package, pin.version.as_deref().or(pin.release.as_deref()).unwrap_or_default()))
+        .collect();
+    assert_eq!(pins, ["kubeadm 1.34.*", "kubectl 1.34.*", "kubelet 1.34.*", "cri-tools kubernetes", "kubernetes-cni kubernetes"]);
+    let kubernetes = definition.kubernetes.as_ref().unwrap();
+    assert_eq!(
+        (kubernetes.images.as_slice(), kubernetes.origin.as_str()),
+        (["kube-proxy".to_owned(), "pause".to_owned()].as_slice(), "a.toml:7:11")
+    );
+    assert_eq!(definition.containers, ["quay.io/cilium/cilium:v1.18.2"]);
+    // What is over it adds images, and may take another patch level from another place.
+    let over = "schema = 1\nextends = \"a.toml\"\n[kubernetes]\nversion = \"1.34.2\"\nimages = [\"etcd\"]\n\
+        [[repository]]\nname = \"kubernetes\"\nurl = \"https://in.example/k\"\nsuites = [\"/\"]\nkeys = [\"k.asc\"]\n";
+    let told = parse(Path::new("b.toml"), &Memory::with(&[("a.toml", CLUSTER), ("b.toml", over), ("k.asc", KEY)])).unwrap_err();
+    assert!(told.to_string().contains("\"k.asc\" is for the public repository of Kubernetes, which is not used"), "{told}");
+    let plain = CLUSTER.replace("keys = [\"k.asc\"]\n", "");
+    let over = parse(Path::new("b.toml"), &Memory::with(&[("a.toml", &plain), ("b.toml", over), ("k.asc", KEY)])).unwrap();
+    assert_eq!(over.repositories.len(), 1);
+    assert_eq!(over.repositories[0].url, "https://in.example/k");
+    assert_eq!((over.kubernetes.unwrap().images.len(), over.pins[0].version.as_deref()), (3, Some("1.34.2-*")));
+}
+
+#[test]
+fn every_word_about_kubernetes_and_its_images_makes_the_lock_stale() {
+    let resolution =
+        |text: &str| parse(Path::new("a.toml"), &Memory::with(&[("a.toml", text), ("k.asc", KEY)])).unwrap().resolution;
+    let before = resolution(CLUSTER);
+    for (from, to) in [
+        ("\"1.34\"", "\"1.35\""),
+        ("\"1.34\"", "\"1.34.1\""),
+        ("\"pause\", ", ""),
+        ("v1.18.2", "v1.18.3"),
+        ("keys =", "channel = \"prerelease\"\nkeys ="),
+        ("keys =", "image_repository = \"in.example/k\"\nkeys ="),
+    ] {
+        assert_ne!(before, resolution(&CLUSTER.replace(from, to)), "{to}");
+    }
+    assert_eq!(before, resolution(&CLUSTER.replace("[\"pause\", \"kube-proxy\"]", "[\"kube-proxy\", \"pause\"]")));
+}
+
+#[test]
+fn the_command_line_goes_before_the_definition_and_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = (folder.path().join("a.toml"), folder.path().join("other.asc"));
+    std::fs::write(&file, CLUSTER).unwrap();
+    std::fs::write(&key, KEY).unwrap();
+    // The definition's own key is not there, and not asked for.
+    let keys = [format!("kubernetes={}", key.display())];
+    let overrides = Overrides::new(&["kubernetes=http://in.example/k/".to_owned()], &keys, Some("1.20")).unwrap();
+    let definition = load_with(&file, &overrides).unwrap();
+    assert_eq!(
+        (definition.repositories[0].url.as_str(), definition.kubernetes.as_ref().unwrap().version.as_str()),
+        ("http://in.example/k", "1.20")
+    );
+    assert_eq!(definition.pins[0].version.as_deref(), Some("1.20.*"));
+    overrides.check(&[definition.clone()]).unwrap();
+    let told = load(&file).unwrap_err().to_string();
+    assert!(told.contains("Release.key -o") && told.contains("--repository-key kubernetes=FILE"), "{told}");
+    let misspelt = Overrides::new(&["kubernets=http://x".to_owned()], &[], None).unwrap();
+    let error = misspelt.check(&[definition.clone()]).unwrap_err();
+    assert!(error.kind() == Kind::Usage && error.to_string().contains("`kubernets`"), "{error}");
+    let other = Definition { kubernetes: None, ..definition };
+    assert!(overrides.check(&[other]).unwrap_err().to_string().contains("holds a Kubernetes"));
+    for (repositories, keys, version) in [
+        (vec!["kubernetes".to_owned()], Vec::new(), None),
+        (vec!["kubernetes=ftp://x".to_owned()], Vec::new(), None),
+        (Vec::new(), vec!["=file".to_owned()], None),
+        (Vec::new(), Vec::new(), Some("v1.34")),
+    ] {
+        assert_eq!(Overrides::new(&repositories, &keys, version).unwrap_err().kind(), Kind::Usage);
+    }
+}

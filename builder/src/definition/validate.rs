@@ -1,6 +1,7 @@
 //! From written to validated. All faults are collected; a [`Definition`] comes out only without any.
 
 mod files;
+mod kubernetes;
 mod packages;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use profile::rule::Rule;
 
 use super::rules;
 use super::schema::{self, Text, Written};
-use super::{Budgets, Definition, DiskShape, Folder, Kernel, Role, Units, User, digest};
+use super::{Budgets, Definition, DiskShape, Folder, Kernel, Kubernetes, Overrides, Role, Units, User, digest};
 
 const MIB: u64 = 1 << 20;
 
@@ -24,6 +25,8 @@ pub(super) struct Surroundings<'a> {
     pub texts: &'a Texts,
     /// The documents read, as paths in the folder.
     pub documents: &'a BTreeMap<DocumentId, PathBuf>,
+    /// What goes before the document's own words.
+    pub overrides: &'a Overrides,
 }
 
 /// The faults found so far, and the files read.
@@ -43,8 +46,16 @@ pub(super) fn validate(merged: Merged<'_>, around: &Surroundings<'_>) -> Result<
     }
     let sources = around.documents.values().map(|path| around.folder.shown(path)).collect();
     let mut check = Check { around, faults, whole, sources };
-    let repositories = packages::repositories(&mut check, &written.repository);
-    let (install, without) = packages::packages(&mut check, &written.packages, written.repository.len());
+    let mut repositories = packages::repositories(&mut check, &written.repository);
+    let place = written.schema.place();
+    let kubernetes = kubernetes::kubernetes(&mut check, written.kubernetes.as_ref(), place);
+    if let Some(Kubernetes { version, .. }) = &kubernetes {
+        let own = written.repository.iter().find(|repository| repository.name.as_str() == kubernetes::REPOSITORY);
+        repositories.extend(kubernetes::repository(&mut check, written.kubernetes.as_ref(), (version, place), own));
+    }
+    let (install, without) = packages::packages(&mut check, &written.packages, repositories.len());
+    let mut pins = packages::pins(&mut check, &written.pin, &repositories);
+    pins.extend(kubernetes.iter().flat_map(kubernetes::pins));
     let disk = disk(&mut check, &written.disk);
     let mut definition = Definition {
         name: check.required(&written, "name", written.name.as_ref(), &rules::NAME),
@@ -52,8 +63,10 @@ pub(super) fn validate(merged: Merged<'_>, around: &Surroundings<'_>) -> Result<
         description: description(&mut check, &written),
         role: role(&mut check, &written),
         architecture: check.or_default(written.architecture.as_ref(), &rules::ARCHITECTURE, "amd64"),
-        pins: packages::pins(&mut check, &written.pin, &repositories),
+        pins,
         repositories,
+        kubernetes,
+        containers: kubernetes::containers(&mut check, &written.container_image),
         install,
         without,
         ids: ids(&mut check, &written.ids),
@@ -113,7 +126,8 @@ impl Check<'_> {
     }
 
     /// The bytes of a file that a document names, relative to that document.
-    fn beside(&mut self, name: &Text) -> Option<(PathBuf, Vec<u8>)> {
+    /// `hint` says what to do where there is none.
+    fn beside(&mut self, name: &Text, hint: Option<&str>) -> Option<(PathBuf, Vec<u8>)> {
         if name.place().is_hole() {
             return None;
         }
@@ -131,7 +145,11 @@ impl Check<'_> {
             }
             Err(error) => {
                 let message = format!("the file {} cannot be read: {error}", shown.display());
-                self.faults.add_with_hint(name.place(), message, "the path is relative to the folder of this document");
+                self.faults.add_with_hint(
+                    name.place(),
+                    message,
+                    hint.unwrap_or("the path is relative to the folder of this document"),
+                );
                 None
             }
         }
@@ -281,6 +299,7 @@ fn budgets(check: &mut Check<'_>, written: &schema::Budgets, disk: &DiskShape) -
         image: limit("image", &written.image, None),
         uki: limit("uki", &written.uki, Some(("the ESP", disk.esp))),
         root: limit("root", &written.root, Some(("a slot", disk.slot))),
+        container_images: limit("container_images", &written.container_images, Some(("a slot", disk.slot))),
         slot_reserve: limit("slot_reserve", &written.slot_reserve, Some(("a slot", disk.slot))),
     }
 }

@@ -3,7 +3,7 @@
 
 use trust::Sha256Digest;
 
-use super::network::{Expected, Network};
+use super::network::{Expected, Network, Plain};
 use super::store::Store;
 use crate::definition::Repository;
 use crate::error::{Error, Kind, Result};
@@ -36,7 +36,7 @@ impl Download for Source<'_> {
         // By the public URL, so that a mirror leaves no trace.
         let remembered = self.store.remembered(&format!("{}/{path}", repository.url.trim_end_matches('/')));
         if !self.network.is_offline() {
-            let bytes = self.network.small(&url, limit)?;
+            let bytes = self.network.small((&url, &Plain), limit)?;
             files::write_atomic(&remembered, &bytes)?;
             return Ok(bytes);
         }
@@ -65,7 +65,7 @@ impl Download for Source<'_> {
         let url = self.network.url(repository, path)?;
         let name = format!("{path} of `{}`", repository.name);
         let task = self.progress.begin(&name, size, Unit::Bytes);
-        self.network.download(&url, Expected { name: &name, size, sha256 }, self.store, &*task)?;
+        self.network.download((&url, &Plain), Expected { name: &name, size, sha256 }, self.store, &*task)?;
         self.store.read(size, &sha256)?.ok_or_else(|| {
             Error::new(Kind::Failed, format!("{} is no longer what was just put there", self.store.path(&sha256).display()))
         })

@@ -5,11 +5,15 @@
 //! | [`store`] | files by digest, checked when they enter and when they are used |
 //! | [`mirrors`] | which server stands in for a public one |
 //! | [`network`] | HTTP: retries, resumed downloads, limits |
+//! | [`registries`] | which server stands in for a registry of container images, and who we are there |
+//! | [`registry`] | container images: their documents for the lock, their layers for the store |
 //! | [`index`] | release files and indexes for the lock |
 
 pub mod index;
 pub mod mirrors;
 pub mod network;
+pub mod registries;
+pub mod registry;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -23,7 +27,10 @@ use std::thread;
 pub use index::Source;
 pub use mirrors::Mirrors;
 pub use network::{Network, Options};
+pub use registries::Registries;
 pub use store::Store;
+
+use trust::Sha256Digest;
 
 use crate::definition::Repository;
 use crate::error::{Error, Kind, Result};
@@ -48,10 +55,10 @@ pub fn packages(
 ) -> Result<Vec<PathBuf>> {
     let distinct: BTreeMap<_, _> = lock.packages.iter().map(|package| (package.sha256, package)).collect();
     let distinct: Vec<&LockedPackage> = distinct.into_values().collect();
-    let wanted = missing(&distinct, store, progress)?;
+    let wanted = missing(("packages", &distinct), store, progress)?;
     if !wanted.is_empty() {
         if network.is_offline() {
-            return Err(nothing_offline(&wanted));
+            return Err(nothing_offline("packages", &wanted));
         }
         let total = wanted.iter().fold(0u64, |sum, package| sum.saturating_add(package.size));
         let task = progress.begin("fetching packages", total, Unit::Bytes);
@@ -60,41 +67,63 @@ pub fn packages(
             let url = network.url(repository, &package.path)?;
             let name = label(package);
             let expected = network::Expected { name: &name, size: package.size, sha256: package.sha256 };
-            network.download(&url, expected, store, &*task)
+            network.download((&url, &network::Plain), expected, store, &*task)
         })?;
     }
     Ok(lock.packages.iter().map(|package| store.path(&package.sha256)).collect())
 }
 
-/// Those of `packages` that the store does not have in a sound state.
-fn missing<'a>(packages: &[&'a LockedPackage], store: &Store, progress: &dyn Progress) -> Result<Vec<&'a LockedPackage>> {
-    let total = packages.iter().fold(0u64, |sum, package| sum.saturating_add(package.size));
-    let task = progress.begin("checking packages", total, Unit::Bytes);
-    let sound = side_by_side(CHECKERS, packages, |package| {
-        let entry = store.check(package.size, &package.sha256)?;
-        task.advance(package.size);
+/// Something that the store shall have.
+trait Piece: Sync {
+    fn size(&self) -> u64;
+    fn sha256(&self) -> Sha256Digest;
+    /// For messages.
+    fn label(&self) -> String;
+}
+
+impl Piece for &LockedPackage {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn sha256(&self) -> Sha256Digest {
+        self.sha256
+    }
+
+    fn label(&self) -> String {
+        label(self)
+    }
+}
+
+/// Those of `pieces` that the store does not have in a sound state.
+fn missing<P: Piece + Clone>((what, pieces): (&str, &[P]), store: &Store, progress: &dyn Progress) -> Result<Vec<P>> {
+    let total = pieces.iter().fold(0u64, |sum, piece| sum.saturating_add(piece.size()));
+    let task = progress.begin(&format!("checking {what}"), total, Unit::Bytes);
+    let sound = side_by_side(CHECKERS, pieces, |piece| {
+        let entry = store.check(piece.size(), &piece.sha256())?;
+        task.advance(piece.size());
         if let store::Entry::Damaged(found) = &entry {
-            let path = store.path(&package.sha256);
+            let path = store.path(&piece.sha256());
             progress.note(&format!(
                 "{} is damaged in the store ({found} in {}) and must be fetched again",
-                label(package),
+                piece.label(),
                 path.display()
             ));
         }
         Ok(matches!(entry, store::Entry::Sound(_)))
     })?;
-    Ok(packages.iter().zip(sound).filter_map(|(package, sound)| (!sound).then_some(*package)).collect())
+    Ok(pieces.iter().zip(sound).filter_map(|(piece, sound)| (!sound).then(|| piece.clone())).collect())
 }
 
 fn label(package: &LockedPackage) -> String {
     format!("{} {} ({})", package.name, package.version, package.architecture)
 }
 
-fn nothing_offline(wanted: &[&LockedPackage]) -> Error {
-    let mut names: Vec<_> = wanted.iter().map(|package| label(package)).collect();
+fn nothing_offline<P: Piece>(what: &str, wanted: &[P]) -> Error {
+    let mut names: Vec<_> = wanted.iter().map(Piece::label).collect();
     names.sort();
     let (count, names) = (names.len(), names.join(", "));
-    Error::new(Kind::Missing, format!("{count} packages are not in the store, and --offline forbids the network: {names}"))
+    Error::new(Kind::Missing, format!("{count} {what} are not in the store, and --offline forbids the network: {names}"))
         .hint("run the build once without --offline, or copy the store of a machine that has them")
 }
 

@@ -2,6 +2,7 @@
 //! certificates are judged by the machine's own roots; what comes is judged by its digest. A proxy is
 //! found by reqwest in the usual `http_proxy`, `https_proxy` and `no_proxy`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::runtime::Runtime;
 use trust::Sha256Digest;
 
 use super::mirrors::Mirrors;
+use super::registries::Registries;
 use super::store::{Entry, Partial, Store};
 use crate::definition::Repository;
 use crate::error::{Error, Kind, Result};
@@ -20,6 +22,8 @@ use crate::progress::Task;
 pub struct Options {
     /// Which servers stand in for the public ones.
     pub mirrors: Mirrors,
+    /// Which servers stand in for registries of container images, and who we are there.
+    pub registries: Registries,
     /// Open no connection at all.
     pub offline: bool,
     /// Downloads at once; 0 counts as 1.
@@ -36,6 +40,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             mirrors: Mirrors::default(),
+            registries: Registries::default(),
             offline: false,
             jobs: 8,
             attempts: 5,
@@ -48,8 +53,50 @@ impl Default for Options {
 /// The network, as far as [`Options`] allow it. It connects when first asked, not before.
 #[derive(Debug)]
 pub struct Network {
-    options: Options,
+    pub(super) options: Options,
     online: Mutex<Option<Arc<Online>>>,
+    /// What registries have let us in with, by the place that asked for it.
+    pub(super) admissions: Mutex<BTreeMap<String, Admission>>,
+}
+
+/// Value of an `Authorization` header; never shown.
+#[derive(Clone)]
+pub(super) struct Admission(pub String);
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
+/// How a server is asked.
+pub(super) trait Manner: Sync {
+    /// Headers beside the usual ones.
+    fn headers(&self) -> Vec<(header::HeaderName, String)>;
+
+    /// The server wants to know who asks, in the words of `WWW-Authenticate`. True where it is worth asking again.
+    fn challenged(&self, challenge: &str) -> Result<bool>;
+
+    /// The next action where the server has no such file.
+    fn absent(&self) -> &'static str;
+}
+
+/// A server of packages: open to all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plain;
+
+impl Manner for Plain {
+    fn headers(&self) -> Vec<(header::HeaderName, String)> {
+        Vec::new()
+    }
+
+    fn challenged(&self, _: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn absent(&self) -> &'static str {
+        "the repository has moved on since the lock was made: `ingot lock --update`, or use a snapshot server with --mirror NAME=URL"
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +120,8 @@ enum Trouble {
     Again(String),
     /// Not worth one.
     Stop(Error),
+    /// The server wants to know who asks.
+    Who(String),
 }
 
 impl From<Error> for Trouble {
@@ -84,7 +133,7 @@ impl From<Error> for Trouble {
 impl Network {
     /// A network used as `options` say.
     pub fn new(options: Options) -> Self {
-        Self { options, online: Mutex::new(None) }
+        Self { options, online: Mutex::new(None), admissions: Mutex::default() }
     }
 
     /// Whether no connection may be opened.
@@ -106,7 +155,13 @@ impl Network {
     }
 
     /// Brings a file of known digest into the store.
-    pub(super) fn download(&self, url: &str, expected: Expected<'_>, store: &Store, task: &dyn Task) -> Result<()> {
+    pub(super) fn download(
+        &self,
+        (url, manner): (&str, &dyn Manner),
+        expected: Expected<'_>,
+        store: &Store,
+        task: &dyn Task,
+    ) -> Result<()> {
         let online = self.online(expected.name)?;
         let mut partial = store.partial(expected.size, &expected.sha256)?;
         // Whoever held the lock before may have been another build that has finished this very file.
@@ -122,7 +177,9 @@ impl Network {
             let before = shown;
             let attempt = match partial.is_complete() {
                 true => Ok(()),
-                false => online.runtime.block_on(online.stream(url, &mut partial, &mut Shown { task, mark: &mut shown })),
+                false => {
+                    online.runtime.block_on(online.stream((url, manner), &mut partial, &mut Shown { task, mark: &mut shown }))
+                }
             };
             let reason = match attempt.and_then(|()| settle(&mut partial)) {
                 Ok(()) => return Ok(()),
@@ -131,6 +188,10 @@ impl Network {
                         partial.discard();
                     }
                     return Err(error.context(format!("fetching {} from {url}", expected.name)));
+                }
+                Err(Trouble::Who(challenge)) => {
+                    self.identify((url, manner), &challenge)?;
+                    continue;
                 }
                 Err(Trouble::Again(reason)) => reason,
             };
@@ -141,18 +202,28 @@ impl Network {
     }
 
     /// The bytes of a file of unknown digest, `limit` bytes at most.
-    pub(super) fn small(&self, url: &str, limit: u64) -> Result<Vec<u8>> {
+    pub(super) fn small(&self, (url, manner): (&str, &dyn Manner), limit: u64) -> Result<Vec<u8>> {
         let online = self.online(url)?;
         let mut failures = 0;
         loop {
-            match online.runtime.block_on(online.whole(url, limit)) {
+            match online.runtime.block_on(online.whole((url, manner), limit)) {
                 Ok(bytes) => return Ok(bytes),
                 Err(Trouble::Stop(error)) => return Err(error.context(format!("fetching {url}"))),
+                Err(Trouble::Who(challenge)) => self.identify((url, manner), &challenge)?,
                 Err(Trouble::Again(reason)) => {
                     failures += 1;
                     self.pause_or_give_up(failures, url, &reason)?;
                 }
             }
+        }
+    }
+
+    /// Answers a challenge, so that the request can be made again.
+    fn identify(&self, (url, manner): (&str, &dyn Manner), challenge: &str) -> Result<()> {
+        match manner.challenged(challenge) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::new(Kind::Missing, format!("fetching {url}: the server said {}", StatusCode::UNAUTHORIZED))),
+            Err(error) => Err(error.context(format!("fetching {url}"))),
         }
     }
 
@@ -233,8 +304,18 @@ impl Online {
         Ok(Self { runtime, client })
     }
 
-    async fn stream(&self, url: &str, partial: &mut Partial, shown: &mut Shown<'_>) -> Result<(), Trouble> {
-        let mut request = self.client.get(url);
+    fn request(&self, (url, manner): (&str, &dyn Manner)) -> reqwest::RequestBuilder {
+        let request = self.client.get(url);
+        manner.headers().into_iter().fold(request, |request, (name, value)| request.header(name, value))
+    }
+
+    async fn stream(
+        &self,
+        (url, manner): (&str, &dyn Manner),
+        partial: &mut Partial,
+        shown: &mut Shown<'_>,
+    ) -> Result<(), Trouble> {
+        let mut request = self.request((url, manner));
         if !partial.is_empty() {
             request = request.header(header::RANGE, format!("bytes={}-", partial.len()));
         }
@@ -246,7 +327,7 @@ impl Online {
                 return Err(Trouble::Again("the server cannot continue where the last attempt ended".to_owned()));
             }
             StatusCode::OK => partial.restart()?,
-            status => return Err(refusal(status)),
+            _ => return Err(refusal(&response, manner)),
         }
         while let Some(chunk) = response.chunk().await.map_err(|e| interrupted(&e))? {
             partial.push(&chunk)?;
@@ -258,10 +339,10 @@ impl Online {
         }
     }
 
-    async fn whole(&self, url: &str, limit: u64) -> Result<Vec<u8>, Trouble> {
-        let mut response = self.client.get(url).send().await.map_err(|e| unreachable_server(&e))?;
+    async fn whole(&self, asked: (&str, &dyn Manner), limit: u64) -> Result<Vec<u8>, Trouble> {
+        let mut response = self.request(asked).send().await.map_err(|e| unreachable_server(&e))?;
         if response.status() != StatusCode::OK {
-            return Err(refusal(response.status()));
+            return Err(refusal(&response, asked.1));
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| interrupted(&e))? {
@@ -280,14 +361,19 @@ fn continues_at(response: &Response) -> Option<u64> {
     range.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
-fn refusal(status: StatusCode) -> Trouble {
-    match status {
+fn refusal(response: &Response, manner: &dyn Manner) -> Trouble {
+    match response.status() {
         StatusCode::NOT_FOUND | StatusCode::GONE => {
-            Trouble::Stop(Error::new(Kind::Missing, format!("the server has no such file ({status})")).hint(
-                "the repository has moved on since the lock was made: `ingot lock --update`, or use a snapshot server with --mirror NAME=URL",
-            ))
+            let status = response.status();
+            Trouble::Stop(Error::new(Kind::Missing, format!("the server has no such file ({status})")).hint(manner.absent()))
         }
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => Trouble::Again(status.to_string()),
+        StatusCode::UNAUTHORIZED => {
+            let challenge = response.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+            Trouble::Who(challenge.unwrap_or_default().to_owned())
+        }
+        status @ (StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS) => {
+            Trouble::Again(status.to_string())
+        }
         status if status.is_server_error() => Trouble::Again(format!("the server said {status}")),
         status => Trouble::Stop(Error::new(Kind::Missing, format!("the server said {status}"))),
     }

@@ -170,6 +170,7 @@ fn lock(names: &[&str]) -> Lock {
         epoch: Epoch(0),
         releases: Vec::new(),
         packages: names.iter().map(package).collect(),
+        containers: crate::lock::Containers::default(),
     }
 }
 

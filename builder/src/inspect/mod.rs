@@ -33,6 +33,8 @@ pub struct Report {
     pub sections: Vec<Sized>,
     /// Packages with their installed size.
     pub packages: Vec<Sized>,
+    /// Container images that the image brings along, with all their parts.
+    pub containers: Vec<Sized>,
     /// Files of the root.
     pub files: Vec<Sized>,
 }
@@ -145,6 +147,7 @@ pub fn render(report: &Report, style: Style) -> String {
     list("EFI system partition", &report.boot_files, style, &mut text);
     list("UKI sections", &report.sections, style, &mut text);
     largest(&report.packages, style, &mut text);
+    list("Container images", &report.containers, style, &mut text);
     if !report.files.is_empty() {
         heading("Files of the root", style, &mut text);
         text += &treemap::render(report.files.iter().map(|file| (file.name.as_str(), file.size)), style);
@@ -261,6 +264,7 @@ mod tests {
             ],
             boot_files: vec![sized("EFI/BOOT/BOOTX64.EFI", 120_000)],
             sections: vec![sized(".linux", 12 << 20), sized(".initrd", 4 << 20)],
+            containers: vec![sized("registry.k8s.io/pause:3.10", 318_000)],
             packages: (0..20).map(|n| sized(&format!("package-{n}"), (n + 1) * 1_000_000)).collect(),
             files: vec![
                 sized("usr/lib/modules/6.12/kernel/a.ko", 30_000_000),

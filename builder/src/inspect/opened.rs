@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use der::Encode;
-use trust::{AllowedSigners, Sha256Digest};
+use trust::{AllowedSigners, Sha256Digest, kubernetes};
 
 use super::{Link, Report, Sized, look};
 use crate::boot::{authenticode, contents, variables};
@@ -132,6 +132,7 @@ fn root(root: &read::Image<'_>, report: &mut Report) -> Result<()> {
         "root".to_owned(),
         format!("{} files, {} unpacked, {} sealed", report.files.len(), super::bars::size(bytes), super::bars::size(root.size())),
     ));
+    containers(root, report)?;
     let signers = installed::file(root, SIGNERS)?.and_then(|text| AllowedSigners::parse(&text).ok());
     let keys = signers.map_or_else(
         || "no usable key".to_owned(),
@@ -142,5 +143,19 @@ fn root(root: &read::Image<'_>, report: &mut Report) -> Result<()> {
         vouches_for: format!("/{SIGNERS}: {keys} for profiles"),
         holds: Some(keys != "no usable key"),
     });
+    Ok(())
+}
+
+/// Kubernetes, and the container images that are on board.
+fn containers(root: &read::Image<'_>, report: &mut Report) -> Result<()> {
+    let wrong = |path: &str, e: &dyn std::fmt::Display| Error::new(Kind::Document, format!("/{path} of the image: {e}"));
+    if let Some(text) = installed::file(root, kubernetes::KUBERNETES)? {
+        let found = kubernetes::Kubernetes::parse(text.as_bytes()).map_err(|e| wrong(kubernetes::KUBERNETES, &e))?;
+        report.facts.push(("Kubernetes".to_owned(), format!("{}, images of {}", found.version, found.image_repository)));
+    }
+    if let Some(text) = installed::file(root, kubernetes::IMAGES)? {
+        let found = kubernetes::ContainerImages::parse(text.as_bytes()).map_err(|e| wrong(kubernetes::IMAGES, &e))?;
+        report.containers = found.images.into_iter().map(|image| Sized { name: image.reference, size: image.size }).collect();
+    }
     Ok(())
 }

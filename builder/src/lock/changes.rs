@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Lock, LockedPackage, version};
+use super::{Lock, LockedImage, LockedPackage, version};
 
 /// One package that differs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -55,6 +55,15 @@ pub enum Change {
         /// Whether the .deb is another one.
         other_bytes: bool,
     },
+    /// A container image that is new, gone, or another one under its name.
+    Image {
+        /// Its reference.
+        image: String,
+        /// The digest it had.
+        from: Option<String>,
+        /// The digest it has.
+        to: Option<String>,
+    },
 }
 
 impl fmt::Display for Change {
@@ -67,16 +76,33 @@ impl fmt::Display for Change {
             Change::Source { package, from, to, other_bytes } => {
                 write!(f, "moved      {package} {from} -> {to}{}", if *other_bytes { ", other bytes" } else { "" })
             }
+            Change::Image { image, from: None, to } => write!(f, "added      {image} {}", short(to)),
+            Change::Image { image, from, to: None } => write!(f, "removed    {image} {}", short(from)),
+            Change::Image { image, from, to } => write!(f, "moved      {image} {} -> {}", short(from), short(to)),
         }
     }
 }
 
-/// What leads from `old` to `new`, by package name.
+/// Enough of a digest for people.
+fn short(digest: &Option<String>) -> &str {
+    digest.as_deref().and_then(|digest| digest.get(..19)).unwrap_or("?")
+}
+
+/// What leads from `old` to `new`, by package name; then the container images.
 pub fn changes(old: &Lock, new: &Lock) -> Vec<Change> {
     let mut pairs: BTreeMap<&str, (Option<&LockedPackage>, Option<&LockedPackage>)> = BTreeMap::new();
     old.packages.iter().for_each(|package| pairs.entry(&package.name).or_default().0 = Some(package));
     new.packages.iter().for_each(|package| pairs.entry(&package.name).or_default().1 = Some(package));
-    pairs.into_values().filter_map(change).collect()
+    pairs.into_values().filter_map(change).chain(images(old, new)).collect()
+}
+
+fn images(old: &Lock, new: &Lock) -> Vec<Change> {
+    let digest = |image: &LockedImage| image.documents.first().map(|named| format!("sha256:{}", named.sha256));
+    let mut pairs: BTreeMap<&str, (Option<String>, Option<String>)> = BTreeMap::new();
+    old.containers.images.iter().for_each(|image| pairs.entry(&image.reference).or_default().0 = digest(image));
+    new.containers.images.iter().for_each(|image| pairs.entry(&image.reference).or_default().1 = digest(image));
+    let differ = pairs.into_iter().filter(|(_, (from, to))| from != to);
+    differ.map(|(image, (from, to))| Change::Image { image: image.to_owned(), from, to }).collect()
 }
 
 fn change(pair: (Option<&LockedPackage>, Option<&LockedPackage>)) -> Option<Change> {

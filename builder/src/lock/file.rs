@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use trust::Sha256Digest;
 
+use super::containers::{self, Containers, LockedKubernetes};
 use super::index::is_safe_path;
 use super::{Lock, LockedPackage, LockedRelease, relation, version};
 use crate::epoch::Epoch;
@@ -29,6 +30,9 @@ struct Written {
     releases: Vec<Spanned<WrittenRelease>>,
     #[serde(default)]
     packages: Vec<Spanned<WrittenPackage>>,
+    kubernetes: Option<LockedKubernetes>,
+    #[serde(default)]
+    container_images: Vec<Spanned<containers::WrittenImage>>,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +98,7 @@ impl Lock {
             );
         }
         text.push_str("]\n");
+        containers::write(&self.containers, &mut text);
         text
     }
 
@@ -139,8 +144,14 @@ impl Lock {
             }
             packages.push(package);
         }
+        let (mut images, mut seen) = (Vec::new(), BTreeSet::new());
+        for image in written.container_images {
+            let span = Some(image.span());
+            images.push(containers::check(image.into_inner(), &mut seen).map_err(|why| fail(span, why))?);
+        }
+        let containers = Containers { kubernetes: written.kubernetes, images };
         let (resolution, epoch) = (written.resolution, Epoch(written.epoch));
-        Ok(Self { resolution, architecture: written.architecture.into_inner(), epoch, releases, packages })
+        Ok(Self { resolution, architecture: written.architecture.into_inner(), epoch, releases, packages, containers })
     }
 }
 
@@ -186,7 +197,7 @@ fn position(text: &str, offset: usize) -> String {
 }
 
 /// A TOML string (TOML 1.0, basic strings).
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {

@@ -25,6 +25,7 @@ pub(in crate::lock) fn sample() -> Lock {
             sha256,
             because: "wanted".to_owned(),
         }],
+        containers: Containers::default(),
     }
 }
 
@@ -121,5 +122,47 @@ proptest! {
         let good = sample().to_text();
         let cut: String = good.chars().take(at).collect();
         let _ = Lock::parse("x", &format!("{cut}{text}"));
+    }
+}
+
+fn with_containers() -> Lock {
+    let named = |text: &[u8]| crate::containers::document::Named { sha256: Sha256Digest::of(text), size: text.len() as u64 };
+    let image = |reference: &str| crate::lock::LockedImage {
+        reference: reference.to_owned(),
+        media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+        because: "kubernetes".to_owned(),
+        documents: vec![named(b"index"), named(b"manifest")],
+        layers: vec![named(b"config"), named(b"layer")],
+    };
+    let kubernetes = LockedKubernetes {
+        version: "1.34.2".to_owned(),
+        image_repository: "registry.k8s.io".to_owned(),
+        pause: "registry.k8s.io/pause:3.10.1".to_owned(),
+        coredns: "registry.k8s.io/coredns/coredns:v1.12.1".to_owned(),
+        etcd: "registry.k8s.io/etcd:3.6.4-0".to_owned(),
+    };
+    let images = vec![image("registry.k8s.io/etcd:3.6.4-0"), image("registry.k8s.io/pause:3.10.1")];
+    Lock { containers: Containers { kubernetes: Some(kubernetes), images }, ..sample() }
+}
+
+#[test]
+fn container_images_are_written_one_a_line_and_read_again() {
+    let text = with_containers().to_text();
+    assert!(text.starts_with(&sample().to_text()), "what was there before stays as it is");
+    assert_eq!(text.lines().filter(|line| line.contains("documents = [[\"")).count(), 2);
+    assert_eq!(Lock::parse("x.lock", &text).unwrap(), with_containers());
+    for (from, to, expected) in [
+        ("/etcd:3.6.4-0\", because", "/zetcd:3.6.4-0\", because", "must be sorted"),
+        ("/etcd:3.6.4-0\", because", "/etcd\", because", "a tag or a digest"),
+        ("vnd.oci", "vnd oci", "no media type"),
+        (", 8]", ", 0]", "with 0 bytes"),
+        ("layers = [[", "layers = [], x = [[", "x.lock:"),
+        ("because = \"kubernetes\", media", "media", "missing field `because`"),
+        ("pause = ", "paws = ", "unknown field `paws`"),
+    ] {
+        let wrong = text.replacen(from, to, 1);
+        assert_ne!(wrong, text, "{from}");
+        let error = Lock::parse("x.lock", &wrong).unwrap_err();
+        assert!(error.to_string().contains(expected), "{expected}: {error}");
     }
 }

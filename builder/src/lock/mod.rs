@@ -2,10 +2,12 @@
 //!
 //! [`indexes`] gets and verifies (`obtain`, over `openpgp` and `release`), [`resolve`] chooses
 //! (`archive` knows which versions may be taken, `solve` asks the SAT solver, `explain` puts its
-//! refusal into words), `file` is the text of the lock and `changes` what differs between two.
+//! refusal into words), `containers` is what a lock says of container images ([`crate::containers`] chooses them),
+//! `file` is the text of the lock and `changes` what differs between two.
 
 mod archive;
 mod changes;
+mod containers;
 mod explain;
 mod file;
 mod index;
@@ -25,6 +27,7 @@ use trust::Sha256Digest;
 use crate::epoch::Epoch;
 
 pub use changes::{Change, changes};
+pub use containers::{Choose, Containers, LockedImage, LockedKubernetes};
 pub use obtain::{Download, Index, Indexes, indexes};
 pub use openpgp::{Keyring, Signed};
 pub use release::Release;
@@ -43,6 +46,8 @@ pub struct Lock {
     pub releases: Vec<LockedRelease>,
     /// The packages, sorted by name.
     pub packages: Vec<LockedPackage>,
+    /// The container images that the image brings along.
+    pub containers: Containers,
 }
 
 /// A release file that was verified.

@@ -6,7 +6,7 @@ use crate::definition::Definition;
 use crate::epoch::Epoch;
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::lock::{Change, Download, Lock, changes, indexes, resolve};
+use crate::lock::{Change, Choose, Containers, Download, Lock, changes, indexes, resolve};
 use crate::progress::{Progress, Unit};
 
 /// What may happen to a lock.
@@ -46,7 +46,7 @@ pub fn path(definition: &Path) -> PathBuf {
 pub fn settle(
     (definition, at): (&Definition, &Path),
     policy: Policy,
-    (download, now): (&dyn Download, Epoch),
+    (download, choose, now): (&dyn Download, &dyn Choose, Epoch),
     progress: &dyn Progress,
 ) -> Result<Settled> {
     let path = path(at);
@@ -57,7 +57,7 @@ pub fn settle(
     let reason = match &old {
         None => Some(format!("there is no lock {}", path.display())),
         Some(lock) if lock.resolution != definition.resolution || lock.architecture != definition.architecture => Some(format!(
-            "the lock {} is stale: repositories, packages or pins of the definition have changed since",
+            "the lock {} is stale: repositories, packages, pins or container images of the definition have changed since",
             path.display()
         )),
         Some(_) => None,
@@ -72,8 +72,8 @@ pub fn settle(
             if let Some(reason) = reason {
                 progress.note(&format!("{reason}: choosing packages"));
             }
-            let lock = renew(definition, download, now, progress)?;
-            let before = old.unwrap_or_else(|| Lock { packages: Vec::new(), ..lock.clone() });
+            let lock = renew(definition, (download, choose, now), progress)?;
+            let before = old.unwrap_or_else(|| Lock { packages: Vec::new(), containers: Containers::default(), ..lock.clone() });
             let changes = changes(&before, &lock);
             Ok(Settled { lock, path, changes, renewed: true })
         }
@@ -91,10 +91,18 @@ fn read(path: &Path, bytes: &[u8]) -> Result<Lock> {
     Lock::parse(&path.display().to_string(), text)
 }
 
-fn renew(definition: &Definition, download: &dyn Download, now: Epoch, progress: &dyn Progress) -> Result<Lock> {
+fn renew(
+    definition: &Definition,
+    (download, choose, now): (&dyn Download, &dyn Choose, Epoch),
+    progress: &dyn Progress,
+) -> Result<Lock> {
     let task = progress.begin("reading the repositories' indexes", 0, Unit::Items);
     let indexes = indexes(definition, download, now)?;
     drop(task);
-    let _task = progress.begin("choosing packages", 0, Unit::Items);
-    resolve(definition, &indexes)
+    let task = progress.begin("choosing packages", 0, Unit::Items);
+    let lock = resolve(definition, &indexes)?;
+    drop(task);
+    let _task = progress.begin("choosing container images", 0, Unit::Items);
+    let containers = choose.choose(definition, &lock.packages)?;
+    Ok(Lock { containers, ..lock })
 }

@@ -59,6 +59,7 @@ pub fn resolve(definition: &Definition, indexes: &Indexes) -> Result<Lock> {
         epoch: releases.iter().map(|release| release.date).max().unwrap_or(crate::epoch::Epoch(0)),
         releases,
         packages,
+        containers: super::Containers::default(),
     })
 }
 

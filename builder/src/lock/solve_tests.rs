@@ -22,6 +22,8 @@ pub(in crate::lock) fn definition(install: &[&str]) -> Definition {
         without: Vec::new(),
         pins: Vec::new(),
         ids: Vec::new(),
+        kubernetes: None,
+        containers: Vec::new(),
         files: Vec::new(),
         exclude: Vec::new(),
         keep: Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use profile::cluster::Version;
+use trust::kubernetes::{KUBERNETES, Kubernetes};
 use trust::{AllowedSigners, RevokedKeys};
 
 use crate::disk::PartitionType;
@@ -80,7 +81,7 @@ impl ImageFacts {
         Ok(Self {
             title,
             role: role.or(named),
-            kubernetes: kubernetes(text("usr/share/ingot/kubernetes.json")?.as_deref())?,
+            kubernetes: kubernetes(text(KUBERNETES)?.as_deref())?,
             signers: AllowedSigners::parse(&signers).map_err(|e| wrong(SIGNERS, &e))?,
             revoked: RevokedKeys::parse(&text(REVOKED)?.unwrap_or_default()).map_err(|e| wrong(REVOKED, &e))?,
             takes_unsigned: text(UNSIGNED)?.is_some(),
@@ -115,10 +116,9 @@ fn value(release: &str, key: &str) -> Option<String> {
 
 fn kubernetes(text: Option<&str>) -> Result<Option<Version>> {
     let Some(text) = text else { return Ok(None) };
-    let wrong = || Error::new(Kind::Document, "/usr/share/ingot/kubernetes.json of the image names no version");
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|_| wrong())?;
-    let version = json.get("version").and_then(|version| version.as_str()).and_then(|version| version.parse().ok());
-    version.map(Some).ok_or_else(wrong)
+    let wrong = |why: &str| Error::new(Kind::Document, format!("/{KUBERNETES} of the image: {why}"));
+    let found = Kubernetes::parse(text.as_bytes()).map_err(|e| wrong(&e.to_string()))?;
+    found.version.parse().map(Some).map_err(|()| wrong("it names no version"))
 }
 
 /// The names in a folder of the root; none where there is no folder.

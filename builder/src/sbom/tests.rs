@@ -48,6 +48,7 @@ pub(crate) fn lock() -> Lock {
             package("libstdc++6", "1:14.2.0~rc1-19", "debian", "trixie"),
             package("libstdc--6", "1", "debian", "trixie"),
         ],
+        containers: crate::lock::Containers::default(),
     }
 }
 

@@ -311,6 +311,7 @@ mod tests {
             epoch: Epoch(1),
             releases: Vec::new(),
             packages: Vec::new(),
+            containers: crate::lock::Containers::default(),
         };
         let with = |exclude: &[&str], ids: &[(&str, u32)], epoch| {
             let exclude: Vec<String> = exclude.iter().map(|e| (*e).to_owned()).collect();

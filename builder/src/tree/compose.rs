@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::blob::Blob;
 use crate::definition::{Definition, FileContent, FileEntry};
 use crate::epoch::Epoch;
 use crate::error::{Context, Error, Kind, Result};
@@ -27,12 +28,15 @@ pub struct Composed {
     pub tree: Tree,
     /// New bytes.
     pub added: BTreeMap<ContentId, Arc<[u8]>>,
+    /// New bytes that are too many to be held in memory: read from where they lie when they are asked for.
+    pub joined: BTreeMap<ContentId, Vec<Blob>>,
 }
 
 /// Contents of a composed tree: new bytes first, then the base's.
 #[derive(Clone, Copy)]
 pub struct Layered<'a> {
     added: &'a BTreeMap<ContentId, Arc<[u8]>>,
+    joined: &'a BTreeMap<ContentId, Vec<Blob>>,
     base: &'a dyn Contents,
 }
 
@@ -56,13 +60,45 @@ impl Composed {
 
     /// All contents of the tree, given those of its base.
     pub fn contents<'a>(&'a self, base: &'a dyn Contents) -> Layered<'a> {
-        Layered { added: &self.added, base }
+        Layered { added: &self.added, joined: &self.joined, base }
     }
 }
 
 impl Contents for Layered<'_> {
     fn read(&self, id: &ContentId) -> Result<Arc<[u8]>> {
-        self.added.get(id).map_or_else(|| self.base.read(id), |bytes| Ok(bytes.clone()))
+        match (self.added.get(id), self.joined.get(id)) {
+            (Some(bytes), _) => Ok(bytes.clone()),
+            (None, Some(blobs)) => whole(blobs, id),
+            (None, None) => self.base.read(id),
+        }
+    }
+}
+
+/// Chunk in which joined files are read, in bytes.
+const CHUNK: u64 = 1 << 20;
+
+/// Gives the bytes of `blobs` to `take`, chunk by chunk.
+fn each(blobs: &[Blob], mut take: impl FnMut(&[u8])) -> Result<()> {
+    let mut buffer = Vec::new();
+    for blob in blobs {
+        let mut done = 0;
+        while done < blob.len() {
+            buffer.resize(CHUNK.min(blob.len() - done) as usize, 0);
+            let read = blob.read_exact_at(&mut buffer, done);
+            read.map_err(|e| Error::new(Kind::Failed, format!("reading what a large file is made of: {e}")))?;
+            take(&buffer);
+            done += buffer.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+fn whole(blobs: &[Blob], id: &ContentId) -> Result<Arc<[u8]>> {
+    let mut bytes = Vec::with_capacity(blobs.iter().map(Blob::len).sum::<u64>() as usize);
+    each(blobs, |chunk| bytes.extend_from_slice(chunk))?;
+    match ContentId::of(&bytes) == *id {
+        true => Ok(bytes.into()),
+        false => Err(Error::new(Kind::Failed, "a file in the store was changed while the build ran").hint("run it again")),
     }
 }
 
@@ -83,7 +119,7 @@ pub fn compose(base: &Tree, contents: &dyn Contents, definition: &Definition, ep
     units::settle(&mut composer, &definition.units).context("enabling units")?;
     var::settle(&mut composer)?;
     composer.tree.settle_links();
-    Ok(Composed { tree: composer.tree, added: composer.added })
+    Ok(Composed { tree: composer.tree, added: composer.added, joined: composer.joined })
 }
 
 /// A tree being changed.
@@ -91,20 +127,21 @@ pub(crate) struct Composer<'a> {
     /// As it stands.
     pub(crate) tree: Tree,
     added: BTreeMap<ContentId, Arc<[u8]>>,
+    joined: BTreeMap<ContentId, Vec<Blob>>,
     contents: &'a dyn Contents,
     epoch: Epoch,
 }
 
 impl<'a> Composer<'a> {
     pub(crate) fn new(tree: Tree, contents: &'a dyn Contents, epoch: Epoch) -> Self {
-        Self { tree, added: BTreeMap::new(), contents, epoch }
+        Self { tree, added: BTreeMap::new(), joined: BTreeMap::new(), contents, epoch }
     }
 
     /// The bytes of the file at `path`, links followed; `None` where there is no file.
     pub(crate) fn read(&self, path: &[u8]) -> Result<Option<Arc<[u8]>>> {
         match self.tree.resolve(path) {
             Some((_, Entry { node: Node::File { content, .. }, .. })) => {
-                Layered { added: &self.added, base: self.contents }.read(content).map(Some)
+                Layered { added: &self.added, joined: &self.joined, base: self.contents }.read(content).map(Some)
             }
             _ => Ok(None),
         }
@@ -115,6 +152,17 @@ impl<'a> Composer<'a> {
         let content = ContentId::of(bytes);
         self.added.insert(content, bytes.into());
         self.put(path, mode, Node::File { size: bytes.len() as u64, content, link: None })
+    }
+
+    /// Puts a file owned by root whose bytes stay where they are.
+    fn put_joined(&mut self, path: &[u8], blobs: &[Blob], mode: u32) -> Result<()> {
+        let mut hasher = blake3::Hasher::new();
+        each(blobs, |chunk| {
+            hasher.update(chunk);
+        })?;
+        let content = ContentId(*hasher.finalize().as_bytes());
+        self.joined.insert(content, blobs.to_vec());
+        self.put(path, mode, Node::File { size: blobs.iter().map(Blob::len).sum(), content, link: None })
     }
 
     /// Replaces the bytes of a file that is there, keeping its owner and mode.
@@ -262,6 +310,7 @@ fn files(composer: &mut Composer<'_>, files: &[FileEntry]) -> Result<()> {
         let gid = gid.ok_or_else(|| unknown("group", &file.group))?;
         match &file.content {
             FileContent::Bytes(bytes) => composer.put_file(path, bytes, file.mode)?,
+            FileContent::Joined(blobs) => composer.put_joined(path, blobs, file.mode)?,
             FileContent::Link(target) => composer.put_link(path, target.as_bytes())?,
             FileContent::Folder => composer.put(path, file.mode, Node::Folder)?,
         }

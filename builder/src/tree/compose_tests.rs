@@ -99,6 +99,8 @@ fn definition() -> Definition {
         without: Vec::new(),
         pins: Vec::new(),
         ids: Vec::new(),
+        kubernetes: None,
+        containers: Vec::new(),
         files: Vec::new(),
         exclude: Vec::new(),
         keep: Vec::new(),

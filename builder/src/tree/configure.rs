@@ -40,7 +40,7 @@ pub fn configure(staging: &Staging, packages: &[Package], filter: &Filter, epoch
     files::write_atomic(&plan_path, &text)?;
     staging.write(POLICY, b"#!/bin/sh\nexit 101\n", 0o755)?;
     let log = files::create(&log_path)?;
-    let status = sandbox::start(&[plan_path.as_os_str()], || log.try_clone().map(Stdio::from))?;
+    let status = sandbox::start(&[plan_path.as_os_str()], |_| log.try_clone().map(Stdio::from))?;
     staging.remove(POLICY)?;
     if !status.success() {
         let said = String::from_utf8_lossy(&files::read(&log_path)?).into_owned();
@@ -85,6 +85,7 @@ fn plan(staging: &Staging, packages: &[Package], filter: &Filter, epoch: Epoch) 
         stand_ins,
         preinsts: preinsts.into_iter().filter(|p| p.control.files.contains_key("preinst")).map(preinst).collect(),
         first: first.into_iter().map(|p| p.control.name().to_owned()).collect(),
+        command: Vec::new(),
     }
 }
 

@@ -42,6 +42,25 @@ pub struct Plan {
     pub preinsts: Vec<Preinst>,
     /// Packages configured before all others.
     pub first: Vec<String>,
+    /// Program and arguments to run in the place of all scripts: the tree holds that program only.
+    #[serde(default)]
+    pub command: Vec<String>,
+}
+
+impl Plan {
+    /// Only to run a command in a folder. It may be started outside of the program's own namespaces.
+    pub fn of_command(root: PathBuf, command: Vec<String>) -> Self {
+        Self { root, epoch: 0, stand_ins: Vec::new(), preinsts: Vec::new(), first: Vec::new(), command }
+    }
+}
+
+/// What a process writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Result,
+    /// Standard error.
+    Messages,
 }
 
 /// A preinst script to run.
@@ -93,10 +112,11 @@ fn end_with_parent() -> Result<()> {
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start(arguments: &[&OsStr], output: impl Fn() -> std::io::Result<Stdio>) -> Result<ExitStatus> {
+pub fn start(arguments: &[&OsStr], output: impl Fn(Output) -> std::io::Result<Stdio>) -> Result<ExitStatus> {
     let program = arguments.iter().fold(Program::at("/proc/self/exe").arg(SUBCOMMAND), |program, a| program.arg(a));
     let run = || {
-        let mut child = program.command().stdin(Stdio::piped()).stdout(output()?).stderr(output()?).spawn()?;
+        let (result, messages) = (output(Output::Result)?, output(Output::Messages)?);
+        let mut child = program.command().stdin(Stdio::piped()).stdout(result).stderr(messages).spawn()?;
         // `wait` would close the pipe at once: it must stay open until the child has ended.
         let pipe = child.stdin.take();
         let status = child.wait();
@@ -111,8 +131,12 @@ fn failed(doing: &str, error: rustix::io::Errno) -> Error {
 }
 
 fn outside(plan: &OsString) -> Result<()> {
+    // `ingot build` is in a namespace of its own already, `ingot lock` is not.
+    if !rustix::process::geteuid().is_root() {
+        namespace::enter()?;
+    }
     namespace::isolate()?;
-    let status = start(&[plan, OsStr::new(INSIDE)], || Ok(Stdio::inherit()))?;
+    let status = start(&[plan, OsStr::new(INSIDE)], |_| Ok(Stdio::inherit()))?;
     // The child has said why.
     if status.success() { Ok(()) } else { Err(Error::new(Kind::Failed, format!("the sandbox {}", ending(status)))) }
 }
@@ -206,6 +230,10 @@ fn drop_capabilities() -> Result<()> {
 
 /// Preinsts, `dpkg --configure`, and dpkg's own opinion of the result.
 fn run(plan: &Plan) -> Result<()> {
+    if let [program, arguments @ ..] = plan.command.as_slice() {
+        let program = with_environment(Program::at(program), plan);
+        return succeed(&arguments.iter().fold(program, |program, argument| program.arg(argument)));
+    }
     for preinst in &plan.preinsts {
         let script = with_environment(Program::at(&preinst.script), plan)
             .arg("install")

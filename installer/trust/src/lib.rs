@@ -7,8 +7,10 @@
 //! | [`signers`] | who may sign what, and until when: `allowed_signers`, revoked keys |
 //! | [`signature`] | the one verification: SSHSIG over exact bytes gives [`Verified`] |
 //! | [`manifest`] | the schema of a release's `manifest.json` |
+//! | [`kubernetes`] | what an image says of its Kubernetes and of the container images it brings |
 
 pub mod digest;
+pub mod kubernetes;
 pub mod manifest;
 pub mod signature;
 pub mod signers;

@@ -85,14 +85,14 @@ fn content(check: &mut Check<'_>, file: &schema::File) -> Option<FileContent> {
         return Some(FileContent::Link(check.text(target, &rules::LINK)));
     }
     match &file.source {
-        Some(source) => check.beside(source).map(|(_, bytes)| FileContent::Bytes(bytes)),
+        Some(source) => check.beside(source, None).map(|(_, bytes)| FileContent::Bytes(bytes)),
         None => file.content.as_ref().map(|text| FileContent::Bytes(text.as_bytes().to_vec())),
     }
 }
 
 fn mode(check: &mut Check<'_>, file: &schema::File, content: &FileContent) -> u32 {
     let default = match content {
-        FileContent::Bytes(_) => 0o644,
+        FileContent::Bytes(_) | FileContent::Joined(_) => 0o644,
         FileContent::Folder => 0o755,
         FileContent::Link(_) => 0o777,
     };

@@ -20,7 +20,7 @@ fn one_repository(check: &mut Check<'_>, written: &schema::Repository) -> Reposi
     if written.suites.is_empty() {
         check.faults.add(written.name.place(), format!("the repository {} has no suites", quoted(&name)));
     }
-    if written.keys.is_empty() {
+    if written.keys.is_empty() && !check.around.overrides.keys.contains_key(&name) {
         let message = format!("the repository {} has no keys", quoted(&name));
         check.faults.add_with_hint(
             written.name.place(),
@@ -44,20 +44,35 @@ fn one_repository(check: &mut Check<'_>, written: &schema::Repository) -> Reposi
         check.faults.add(priority.place(), "the priority 0 means nothing: take a number below it, or from 1 on");
     }
     let fingerprints = check.list(&written.fingerprints, &rules::FINGERPRINT);
+    let url = check.text(&written.url, &rules::URL).trim_end_matches('/').to_owned();
     Repository {
-        url: check.text(&written.url, &rules::URL).trim_end_matches('/').to_owned(),
+        url: check.around.overrides.repositories.get(&name).cloned().unwrap_or(url),
         suites: check.list(&written.suites, &rules::SUITE),
         components: check.list(&written.components, &rules::COMPONENT),
-        keys: written.keys.iter().filter_map(|key| key_file(check, key)).collect(),
+        keys: keys(check, &name, &written.keys, None),
         fingerprints: fingerprints.into_iter().map(|text| text.to_ascii_uppercase()).collect(),
         priority: written.priority.as_ref().map_or(500, |priority| **priority),
         name,
     }
 }
 
+/// The keys of a repository: those that the command line names, else those of the document. `hint` is for a file
+/// that is not there.
+pub(super) fn keys(
+    check: &mut Check<'_>,
+    repository: &str,
+    written: &[schema::Text],
+    hint: Option<&str>,
+) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    match check.around.overrides.keys.get(repository) {
+        Some(keys) => keys.clone(),
+        None => written.iter().filter_map(|key| key_file(check, key, hint)).collect(),
+    }
+}
+
 /// A key file that looks like one; whether its keys hold is seen when they verify something.
-fn key_file(check: &mut Check<'_>, name: &schema::Text) -> Option<(std::path::PathBuf, Vec<u8>)> {
-    let (_, bytes) = check.beside(name)?;
+fn key_file(check: &mut Check<'_>, name: &schema::Text, hint: Option<&str>) -> Option<(std::path::PathBuf, Vec<u8>)> {
+    let (_, bytes) = check.beside(name, hint)?;
     let start: Vec<u8> = bytes.iter().copied().skip_while(u8::is_ascii_whitespace).take(64).collect();
     if start.starts_with(b"-----BEGIN PGP PRIVATE KEY BLOCK-----") {
         let message = format!("the key file {} holds a private key", quoted(name));
