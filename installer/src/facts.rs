@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::machine::{Machine, read_text};
+use crate::roles::kubernetes::release::Release;
 
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -60,6 +61,14 @@ pub struct Facts {
     pub accounts: Accounts,
     /// Whether there is a systemd-repart definition of the state partition.
     pub repart: bool,
+    /// Kubernetes of the image.
+    pub kubernetes: Option<Release>,
+    /// Whether control groups are those of version 1.
+    pub legacy_cgroups: bool,
+    /// Whether programs may be made less likely to be killed for want of memory (CAP_SYS_RESOURCE).
+    pub lowers_oom: bool,
+    /// Whether it is a container.
+    pub container: bool,
 }
 
 /// The three account files.
@@ -95,6 +104,27 @@ pub fn facts(machine: &dyn Machine) -> Result<Facts> {
         image: image(&text("/usr/lib/os-release")?.unwrap_or_default(), text("/usr/share/ingot/role")?.as_deref()),
         accounts: Accounts { passwd: etc("/etc/passwd")?, group: etc("/etc/group")?, shadow: etc("/etc/shadow")? },
         repart: list(machine, "/usr/lib/repart.d")?.iter().any(|name| name.contains("state")),
+        kubernetes: Release::read(machine)?,
+        legacy_cgroups: legacy_cgroups(&text("/proc/self/mountinfo")?.unwrap_or_default()),
+        lowers_oom: capable(&text("/proc/self/status")?.unwrap_or_default(), SYS_RESOURCE),
+        container: text("/run/systemd/container")?.is_some(),
+    })
+}
+
+/// Number of CAP_SYS_RESOURCE (capabilities(7)).
+const SYS_RESOURCE: u32 = 24;
+
+/// Whether this process has a capability; where nobody says, it has all.
+fn capable(status: &str, capability: u32) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_none_or(|set| set >> capability & 1 == 1)
+}
+
+/// Whether a hierarchy of version 1 with controllers is mounted (proc(5): the type stands behind ` - `).
+fn legacy_cgroups(mounts: &str) -> bool {
+    mounts.lines().filter_map(|line| line.split_once(" - ")).any(|(_, rest)| {
+        let mut words = rest.split(' ');
+        words.next() == Some("cgroup") && !rest.contains("name=")
     })
 }
 
@@ -182,6 +212,16 @@ mod tests {
         if bridge {
             std::os::unix::fs::symlink("../cni0", folder.join("master")).unwrap();
         }
+    }
+
+    #[test]
+    fn control_groups_and_capabilities() {
+        let second = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let named = "31 24 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n";
+        let first = "32 24 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        assert!(!legacy_cgroups(second) && !legacy_cgroups(named) && legacy_cgroups(&[named, first].concat()));
+        assert!(capable("", SYS_RESOURCE) && capable("CapEff:\t000001ffffffffff\n", SYS_RESOURCE));
+        assert!(!capable("CapEff:\t000001fffeffffff\n", SYS_RESOURCE));
     }
 
     #[test]

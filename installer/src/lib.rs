@@ -15,14 +15,14 @@
 //! | [`report`] | console, status file, service manager, journal, host, events, codes |
 //! | [`diagnose`] | what keeps the machine from being what its profile says; support bundle |
 //! | [`blot`] | hides secrets in what leaves the machine |
-//! | [`roles`] | what a role runs: HAProxy and keepalived of a load balancer |
+//! | [`roles`] | what a role runs: HAProxy and keepalived of a load balancer; Kubernetes of a node |
 //! | [`failure`] | what went wrong, with its code |
 //!
 //! Paths it touches: `/etc` (rendered at every boot), `/run/ingot/status.json`, `/run/ingot/pending`,
 //! `/run/ingot/{files,registries,proxy,events.json}`, `/var/lib/hyperv/.kvp_pool_1`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/volatile.json`, `/run/repart.d/50-state.conf`,
-//! `/run/ingot/{haproxy,keepalived}-refused`; on the state
+//! `/run/ingot/{haproxy,keepalived}-refused`, `/run/ingot/kubeadm.yaml` (while kubeadm runs), `/var/lib/containerd/io.ingot.images`; on the state
 //! partition `/state/ingot/{journal,profile.toml,profile.toml.sig,accepted.json,identity.json,machine-id,network,
-//! haproxy.good,keepalived.good}`, `/state/ssh`; `/var/home`; `/proc/sys`.
+//! haproxy.good,keepalived.good}`, `/state/ssh`, `/state/{kubernetes,cni}` (seen as `/etc/kubernetes`, `/etc/cni/net.d`); `/var/home`; `/proc/sys`.
 
 pub mod apply;
 pub mod blot;

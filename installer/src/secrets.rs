@@ -81,5 +81,8 @@ pub(crate) fn named(profile: &Profile) -> Vec<&SecretSource> {
     });
     let vrrp = profile.load_balancer.iter().filter_map(|balancer| balancer.vrrp.as_ref()?.password.as_ref());
     let report = profile.report.token.iter();
-    hashes.chain(vrrp).chain(registries).chain(proxy).chain(files).chain(report).collect()
+    let cluster = profile.cluster.iter().flat_map(|cluster| [&cluster.encryption_key, &cluster.load_balancer_token]);
+    let join = profile.cluster.iter().filter_map(|cluster| cluster.join.as_ref());
+    let join = join.flat_map(|join| [&join.token, &join.certificate_key, &join.ca_key]);
+    hashes.chain(cluster.chain(join).flatten()).chain(vrrp).chain(registries).chain(proxy).chain(files).chain(report).collect()
 }

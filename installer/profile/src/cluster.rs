@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::address::{Endpoint, Prefix};
+use crate::api_server::{self, ApiServer};
 use crate::check::{Check, Text};
 use crate::document::{Located, quoted};
 use crate::node::Role;
@@ -19,6 +20,18 @@ pub enum Kind {
     Management,
     /// It runs workloads.
     Workload,
+}
+
+/// Who connects the pods of different nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[cfg_attr(any(test, feature = "schema"), derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Cni {
+    /// A bridge on each node, for nodes that share one network.
+    #[default]
+    Bridge,
+    /// Add-on manifests bring their own.
+    None,
 }
 
 /// `[cluster]` as it is written.
@@ -42,6 +55,14 @@ pub struct Written {
     pub dns_domain: Option<Text>,
     /// Certificate of the cluster's CA, PEM. The load balancer checks API servers against it.
     pub ca: Option<Text>,
+    /// Network of the pods: `bridge`, for nodes that share one network, or `none`, where an add-on brings one; `bridge` by default.
+    pub cni: Option<Cni>,
+    /// Key under which etcd keeps Secrets encrypted (secretbox): 32 bytes in base64, the same on all control planes. A secret; control planes only, from the making of the cluster on.
+    pub encryption_key: Option<Located<SecretSource>>,
+    /// Token by which load balancers read Services and Nodes: 32 to 128 letters, digits, `-` and `_`, the same on all control planes and load balancers of the cluster. A secret.
+    pub load_balancer_token: Option<Located<SecretSource>>,
+    /// Settings of the API server; control planes only, the same on all of them.
+    pub api_server: Option<Located<api_server::Written>>,
     /// How the machine joins. Required on every role but the load balancer.
     pub join: Option<WrittenJoin>,
 }
@@ -63,6 +84,8 @@ pub struct WrittenJoin {
     pub certificate_key: Option<Located<SecretSource>>,
     /// Private key of the cluster's CA, PEM. A secret; control planes only, for clusters whose CA is made beforehand.
     pub ca_key: Option<Located<SecretSource>>,
+    /// Seconds the machine waits for the cluster's API before it gives up (and then tries again from the start); 1800 by default, 10 to 86400.
+    pub wait_secs: Option<Located<u32>>,
 }
 
 /// The cluster this machine belongs to.
@@ -85,6 +108,14 @@ pub struct Cluster {
     pub dns_domain: String,
     /// Certificates of the cluster's CA, PEM.
     pub ca: Option<String>,
+    /// Who connects pods.
+    pub cni: Cni,
+    /// Key of Secrets in etcd.
+    pub encryption_key: Option<SecretSource>,
+    /// Token of load balancers.
+    pub load_balancer_token: Option<SecretSource>,
+    /// Settings of the API server.
+    pub api_server: ApiServer,
     /// How the machine joins.
     pub join: Option<Join>,
 }
@@ -103,6 +134,8 @@ pub struct Join {
     pub certificate_key: Option<SecretSource>,
     /// Private key of the CA.
     pub ca_key: Option<SecretSource>,
+    /// Seconds the API is waited for.
+    pub wait_secs: u32,
 }
 
 /// A Kubernetes version.
@@ -145,8 +178,32 @@ const VERSION: Rule = Rule {
 
 const CA_KEY: Rule = Rule {
     what: "PEM private key",
-    expected: "one block from `-----BEGIN ... PRIVATE KEY-----` to its end",
-    holds: |text| ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"].iter().any(|kind| rules::pem(text, kind)),
+    expected: "one block from `-----BEGIN ... PRIVATE KEY-----` to its end: an RSA key, or an EC key as `openssl ec -in KEY` writes it",
+    holds: |text| ["EC PRIVATE KEY", "RSA PRIVATE KEY"].iter().any(|kind| rules::pem(text, kind)) || pkcs8_rsa(text),
+};
+
+/// kubeadm takes RSA keys alone in this form (RFC 5208: the kind of the key stands first).
+fn pkcs8_rsa(text: &str) -> bool {
+    let body: String =
+        text.lines().filter(|line| !line.starts_with("-----")).flat_map(|line| line.trim().chars()).take(48).collect();
+    rules::pem(text, "PRIVATE KEY") && body.contains("qhkiG9w0BAQEF")
+}
+
+const ENCRYPTION_KEY: Rule = Rule {
+    what: "key",
+    expected: "32 bytes in base64: 43 letters, digits, `+`, `/` and one `=`",
+    holds: |text| {
+        text.len() == 44
+            && text
+                .strip_suffix('=')
+                .is_some_and(|rest| crate::rule::only(rest, 43, |c| crate::rule::alnum(c) || c == '+' || c == '/'))
+    },
+};
+
+const BALANCER_TOKEN: Rule = Rule {
+    what: "token",
+    expected: "32 to 128 letters, digits, `-` and `_`",
+    holds: |text| text.len() >= 32 && crate::rule::only(text, 128, |c| crate::rule::alnum(c) || c == '-' || c == '_'),
 };
 
 pub(crate) fn check(check: &mut Check<'_>, written: &Written, role: Role) -> Option<Cluster> {
@@ -167,6 +224,16 @@ pub(crate) fn check(check: &mut Check<'_>, written: &Written, role: Role) -> Opt
         let hint = "add `[cluster.join]` with `token` and `ca_pins`, or with `first = true` on the first control plane";
         check.faults.add_with_hint(written.name.place(), "nothing says how this machine joins its cluster", hint);
     }
+    let api_server = api_server::check(check, written.api_server.as_ref(), role);
+    if let Some(key) = written.encryption_key.as_ref().filter(|_| role != Role::ControlPlane) {
+        check.faults.add(key.place(), format!("`encryption_key` is for control planes only: a {} must not have it", role.name()));
+    }
+    let balances = matches!(role, Role::ControlPlane | Role::LoadBalancer);
+    if let Some(token) = written.load_balancer_token.as_ref().filter(|_| !balances) {
+        let message =
+            format!("`load_balancer_token` is for control planes and load balancers: a {} must not have it", role.name());
+        check.faults.add(token.place(), message);
+    }
     let cluster = Cluster {
         name: check.text(&written.name, &rules::NAME),
         kind: written.kind,
@@ -176,6 +243,10 @@ pub(crate) fn check(check: &mut Check<'_>, written: &Written, role: Role) -> Opt
         service_network: services?,
         dns_domain: check.optional(written.dns_domain.as_ref(), &rules::DOMAIN).unwrap_or_else(|| "cluster.local".to_owned()),
         ca: check.optional(written.ca.as_ref(), &rules::CERTIFICATES),
+        cni: written.cni.unwrap_or_default(),
+        encryption_key: written.encryption_key.as_ref().map(|key| check.secret(key, &ENCRYPTION_KEY)),
+        load_balancer_token: written.load_balancer_token.as_ref().map(|token| check.secret(token, &BALANCER_TOKEN)),
+        api_server,
         join: written.join.as_ref().map(|join| check_join(check, join, written, role)),
     };
     Some(Cluster { endpoint: endpoint?, ..cluster })
@@ -202,9 +273,14 @@ fn check_join(check: &mut Check<'_>, written: &WrittenJoin, cluster: &Written, r
         "add `ca_pins` to `[cluster.join]`, or `ca` to `[cluster]`: without them anybody could answer",
     );
     refuse(
-        joins && role == Role::ControlPlane && written.certificate_key.is_none() && written.ca_key.is_none(),
+        joins && role == Role::ControlPlane && written.certificate_key.is_none(),
         "a further control plane needs the certificates of the cluster",
-        "add `certificate_key` or `ca_key` to `[cluster.join]`",
+        "add `certificate_key` to `[cluster.join]`, the same as that of the first control plane",
+    );
+    refuse(
+        written.first && (cluster.ca.is_some() != written.ca_key.is_some()),
+        "a CA that is made beforehand is a certificate and its key",
+        "add both `ca` to `[cluster]` and `ca_key` to `[cluster.join]`, or neither",
     );
     for (name, key) in [("certificate_key", &written.certificate_key), ("ca_key", &written.ca_key)] {
         if let Some(key) = key.as_ref().filter(|_| role != Role::ControlPlane) {
@@ -220,5 +296,27 @@ fn check_join(check: &mut Check<'_>, written: &WrittenJoin, cluster: &Written, r
         ca_pins: check.list(&written.ca_pins, &rules::CA_PIN),
         certificate_key: written.certificate_key.as_ref().map(|key| check.secret(key, &rules::CERTIFICATE_KEY)),
         ca_key: written.ca_key.as_ref().map(|key| check.secret(key, &CA_KEY)),
+        wait_secs: check.number(written.wait_secs.as_ref(), "wait_secs", 10..=86400, 1800),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_kubeadm_takes() {
+        let key = |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+        for (kind, body, taken) in [
+            ("EC PRIVATE KEY", "MHcCAQEEIBs", true),
+            ("RSA PRIVATE KEY", "MIIEpAIBAAKCAQEA", true),
+            ("PRIVATE KEY", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ", true),
+            ("PRIVATE KEY", "MIIJQgIBADANBgkqhkiG9w0BAQEFAASCCSwwggkoAgEAAoICAQ", true),
+            ("PRIVATE KEY", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg", false),
+            ("PRIVATE KEY", "MC4CAQAwBQYDK2VwBCIEIA", false),
+            ("CERTIFICATE", "MIIB", false),
+        ] {
+            assert_eq!(CA_KEY.holds(&key(kind, body)), taken, "{kind} {body}");
+        }
     }
 }

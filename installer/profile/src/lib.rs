@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`profile`] | the whole profile, [`Profile::parse`] |
 //! | [`node`] | `[node]` |
-//! | [`cluster`] | `[cluster]` |
+//! | [`cluster`], [`api_server`] | `[cluster]`, `[cluster.api_server]` |
 //! | [`network`] | `[network]`, `[[interface]]` |
 //! | [`access`] | `[time]`, `[access]` |
 //! | [`registry`] | `[[registry]]`, `[proxy]` |
@@ -31,6 +31,7 @@
 
 pub mod access;
 pub mod address;
+pub mod api_server;
 mod check;
 pub mod cluster;
 pub mod conceal;

@@ -228,7 +228,7 @@ pub struct Kubelet {
 }
 
 /// Arguments the installer sets itself.
-const OWN_ARGUMENTS: [&str; 9] = [
+const OWN_ARGUMENTS: [&str; 14] = [
     "config",
     "kubeconfig",
     "bootstrap-kubeconfig",
@@ -238,6 +238,11 @@ const OWN_ARGUMENTS: [&str; 9] = [
     "register-with-taints",
     "container-runtime-endpoint",
     "max-pods",
+    "system-reserved",
+    "eviction-hard",
+    "image-gc-high-threshold",
+    "image-gc-low-threshold",
+    "cgroup-driver",
 ];
 
 pub(crate) fn check_kubelet(
@@ -263,7 +268,7 @@ pub(crate) fn check_kubelet(
         arguments: written
             .arguments
             .iter()
-            .map(|(k, v)| (check.text(k, &rules::ARGUMENT), check.text(v, &rules::LINE)))
+            .map(|(k, v)| (check.text(k, &rules::ARGUMENT), check.text(v, &rules::ARGUMENT_VALUE)))
             .collect(),
     }
 }

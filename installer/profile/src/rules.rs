@@ -271,9 +271,16 @@ pub const REMOTE_USER: Rule = Rule {
     holds: |text| only(text, 200, |c| alnum(c) || "-_.@$+".contains(c)),
 };
 
-/// Argument of the kubelet, without `--`.
+/// Argument of the kubelet or the API server, without `--`.
 pub const ARGUMENT: Rule = Rule {
-    what: "kubelet argument",
+    what: "argument",
     expected: "a name such as `max-pods`, without `--`",
     holds: |text| only(text, 100, |c| lower(c) || c == '-') && starts(text, |c| c.is_ascii_lowercase()),
+};
+
+/// Value of an argument that stands in an environment file of systemd.
+pub const ARGUMENT_VALUE: Rule = Rule {
+    what: "value of an argument",
+    expected: "printable ASCII without spaces, quotes, `\\`, `$`, `` ` `` and `%`, at most 1000",
+    holds: |text| only(text, 1000, |c| c.is_ascii_graphic() && !"'\"\\$`%".contains(c)),
 };

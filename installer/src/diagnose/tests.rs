@@ -23,6 +23,7 @@ role = "control-plane"
 name = "main"
 kind = "workload"
 endpoint = "api.example.org:6443"
+ca = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
 [cluster.join]
 first = true
 token = "abcdef.0123456789abcdef"

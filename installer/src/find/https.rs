@@ -13,12 +13,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use profile::secret::Secret;
 use reqwest::{StatusCode, Url, redirect};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, time_provider::TimeProvider,
@@ -251,7 +252,7 @@ pub(crate) fn tls(trust: &Trust, at: u64) -> Result<ClientConfig, String> {
         Trust::Pin(pin) => Arc::new(Pinned { pin: *pin, provider: Arc::new(ring::default_provider()) }),
         Trust::Roots(pem) => roots_verifier(pem)?,
     };
-    verified_by(verifier, at)
+    verified_by(verifier, at, None)
 }
 
 /// Certificates count that these roots, in PEM, stand for.
@@ -263,11 +264,15 @@ pub(crate) fn roots_verifier(pem: &[u8]) -> Result<Arc<WebPkiServerVerifier>, St
     built.map_err(|e| format!("the roots cannot be used: {e}"))
 }
 
-/// TLS in which this verifier decides, at this time.
-pub(crate) fn verified_by(verifier: Arc<dyn ServerCertVerifier>, at: u64) -> Result<ClientConfig, String> {
+/// TLS in which this verifier decides, at this time; who asks proves who it is by certificate and key (PEM), if it has some.
+pub(crate) fn verified_by(verifier: Arc<dyn ServerCertVerifier>, at: u64, own: Option<&Secret>) -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_details(Arc::new(ring::default_provider()), Arc::new(Fixed(at)));
     let config = config.with_safe_default_protocol_versions().map_err(|e| format!("preparing TLS: {e}"))?;
-    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    let config = config.dangerous().with_custom_certificate_verifier(verifier);
+    let Some(own) = own else { return Ok(config.with_no_client_auth()) };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(own.expose().as_bytes()).filter_map(Result::ok).collect();
+    let key = PrivateKeyDer::from_pem_slice(own.expose().as_bytes()).map_err(|_| "there is no key beside the certificate")?;
+    config.with_client_auth_cert(chain, key).map_err(|e| format!("the own certificate cannot be used: {e}"))
 }
 
 /// The time of the request: this program asks no clock.

@@ -50,6 +50,8 @@ pub struct Ask {
     pub whom: Whom,
     /// The value of `Authorization`.
     pub authorization: Option<Secret>,
+    /// Certificate and key (PEM) by which the machine proves who it is.
+    pub own: Option<Secret>,
     /// JSON to POST; without it, GET.
     pub post: Option<Vec<u8>>,
     /// Bytes of the answer at most; what is more is left out.
@@ -66,7 +68,18 @@ impl Ask {
     /// A GET of 5 s and 1 MiB at most.
     pub fn get(url: impl Into<String>, whom: Whom, at: u64) -> Self {
         let within = Duration::from_secs(5);
-        Self { url: url.into(), to: None, whom, authorization: None, post: None, limit: 1 << 20, at, within, via: None }
+        Self {
+            url: url.into(),
+            to: None,
+            whom,
+            authorization: None,
+            own: None,
+            post: None,
+            limit: 1 << 20,
+            at,
+            within,
+            via: None,
+        }
     }
 }
 
@@ -203,7 +216,7 @@ impl Net for RealNet {
 
 fn exchange(ask: &Ask) -> Result<Reply, NoReply> {
     let no = |reason: String| NoReply { reason, ..NoReply::default() };
-    if ask.authorization.is_some() && (ask.whom == Whom::Anyone || !ask.url.starts_with("https://")) {
+    if (ask.authorization.is_some() || ask.own.is_some()) && (ask.whom == Whom::Anyone || !ask.url.starts_with("https://")) {
         return Err(no("a secret is sent to nobody who is not known".to_owned()));
     }
     let recorder = Recorder::new(&ask.whom).map_err(no)?;
@@ -237,7 +250,7 @@ fn no_connection(error: &reqwest::Error) -> bool {
 }
 
 fn client(ask: &Ask, recorder: Recorder) -> Result<reqwest::Client, String> {
-    let tls = https::verified_by(Arc::new(recorder), ask.at)?;
+    let tls = https::verified_by(Arc::new(recorder), ask.at, ask.own.as_ref())?;
     let plain = ask.url.starts_with("http://");
     let mut builder = https::client(tls).https_only(!plain).connect_timeout(ask.within).timeout(ask.within);
     if let Some(to) = ask.to {

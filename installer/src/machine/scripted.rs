@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,12 +35,15 @@ pub struct Faults {
     pub neighbours: Vec<(&'static str, &'static str)>,
     /// What is heard of VRRP.
     pub adverts: Vec<Datagram>,
+    /// kubeadm ends with these words.
+    pub kubeadm: Option<&'static str>,
 }
 
 /// The machine.
 #[derive(Debug)]
 pub struct Scripted {
     real: Real,
+    pub root: PathBuf,
     pub faults: Faults,
     pub clock: u64,
     pub up: Cell<Duration>,
@@ -63,6 +66,7 @@ impl Scripted {
     pub fn new(root: &Path, faults: Faults) -> Self {
         Self {
             real: Real::new(root, Ownership::Ignored),
+            root: root.to_owned(),
             faults,
             clock: 1_800_000_000,
             up: Cell::new(Duration::from_secs(10)),
@@ -76,7 +80,7 @@ impl Scripted {
             asked: Cell::new(0),
             serial: Cell::new(true),
             space: Space { total: 10 << 30, free: 8 << 30 },
-            net: Arc::default(),
+            net: Arc::new(crate::tests::cluster::network(root)),
         }
     }
 
@@ -99,7 +103,13 @@ impl Scripted {
         Ok(())
     }
 
-    fn put(&self, path: &str, text: &str) -> io::Result<()> {
+    /// Another machine is there in the network, or none.
+    pub fn in_network(mut self, net: Played) -> Self {
+        self.net = Arc::new(net);
+        self
+    }
+
+    pub(crate) fn put(&self, path: &str, text: &str) -> io::Result<()> {
         self.real.make_folder(super::parent(path), Attributes::root(0o755))?;
         self.real.write(path, text.as_bytes(), Attributes::root(0o600))
     }
@@ -161,6 +171,17 @@ impl Scripted {
                     self.put(&format!("/sys/class/block/vda/vda3/{name}"), value)?;
                 }
                 self.real.make_folder("/sys/class/block/vda3", Attributes::root(0o755))?;
+            }
+            ("/usr/bin/mount", ["--bind", what, at]) => {
+                let link = self.root.join(at.trim_start_matches('/'));
+                std::fs::remove_dir(&link)?;
+                std::os::unix::fs::symlink(what, link)?;
+                let table = self.real.read("/proc/self/mountinfo")?.unwrap_or_default();
+                let table = format!("{}31 1 0:1 {what} {at} rw - x x rw\n", String::from_utf8_lossy(&table));
+                self.put("/proc/self/mountinfo", &table)?;
+            }
+            ("/usr/bin/ctr" | "/usr/bin/kubeadm" | "/usr/bin/kubectl", _) => {
+                return crate::tests::cluster::program(self, command.program.as_str(), &arguments);
             }
             ("/usr/bin/mount", [.., what, "/state"]) => {
                 self.put("/proc/self/mountinfo", &format!("30 1 0:1 / /state rw - x {what} rw\n"))?;

@@ -181,6 +181,45 @@ codes! {
     HAPROXY_SILENT = "INGOT-N0905" Failed, "HAProxy does not answer",
         "Its runtime socket is not there or says nothing. keepalived gives the virtual addresses to another load balancer.",
         "`systemctl status haproxy` and `journalctl -u haproxy` tell why it stopped.";
+    KUBERNETES_MISSING = "INGOT-N1001" Document, "the image has no Kubernetes",
+        "The role is that of a node, but the image does not say which Kubernetes it has. Nothing was changed.",
+        "Start the machine from an image of its role; one built by `ingot` has /usr/share/ingot/kubernetes.json.";
+    KUBERNETES_UNKNOWN = "INGOT-N1002" Document, "the Kubernetes of the image is not one this program knows",
+        "Its version, or the file that says it, is none that this program makes configurations for. Nothing was changed.",
+        "Build the image with a Kubernetes version that is supported.";
+    KUBERNETES_VERSION = "INGOT-N1003" Document, "the profile wants another Kubernetes version",
+        "`[cluster] kubernetes` and the version in the image differ. Nothing was changed.",
+        "Start the machine from the image of that version, or correct the profile.";
+    RUNTIME_SILENT = "INGOT-N1004" Later, "containerd does not answer",
+        "It was started and did not answer in time. The machine tries again by itself.",
+        "`systemctl status containerd` and `journalctl -u containerd` tell why.";
+    IMAGES_INCOMPLETE = "INGOT-N1005" Failed, "container images on board are not whole",
+        "The list of container images and the archive beside it do not fit.",
+        "Build the image again.";
+    INIT_FAILED = "INGOT-N1006" Failed, "the cluster could not be made",
+        "`kubeadm init` ended with an error; its words are in the message. What it made so far is kept where it holds data of etcd, and is gone on with at the next try.",
+        "Read the words; `journalctl -u kubelet` and `crictl ps -a` tell what did not start. The machine tries again by itself.";
+    JOIN_FAILED = "INGOT-N1007" Failed, "the machine could not join its cluster",
+        "`kubeadm join` ended with an error; its words are in the message. What it left is reset at the next try.",
+        "Read the words; `ingot-installer diagnose` tests the way to the cluster. The machine tries again by itself.";
+    NODE_NAME_TAKEN = "INGOT-N1008" Failed, "the cluster has a node of this name",
+        "A node of this name is Ready, so this machine is another one. It did not join.",
+        "Give one of the two another name; if the old machine is gone for good, `kubectl delete node NAME`.";
+    NODE_NOT_READY = "INGOT-N1009" Later, "the node is not Ready",
+        "The machine is part of its cluster, but the cluster did not find the node Ready in time; its reason is in the message.",
+        "Without a network for pods look at `[cluster] cni` and the add-ons; else `journalctl -u kubelet`. The machine tries again by itself.";
+    OTHER_CLUSTER = "INGOT-N1010" Failed, "the machine is part of another cluster, or has another name in it",
+        "What it noted when it joined and what the profile says differ. Nothing was changed.",
+        "Give the former profile back, or make the machine anew (`ingot-installer reset`, or an empty state partition).";
+    ADDON_REFUSED = "INGOT-N1011" Failed, "the cluster does not take an add-on",
+        "`kubectl apply` of the image's or the profile's manifests failed for minutes; its words are in the message.",
+        "Correct the manifest that the words name.";
+    CERTIFICATES_GONE = "INGOT-N1012" Later, "the control plane's certificates are no longer kept in the cluster",
+        "The cluster forgets them two hours after the first control plane put them there.",
+        "Start the first control plane again: it puts them there at each start. This machine tries again by itself.";
+    QUORUM = "INGOT-N1013" Failed, "etcd would lose its quorum",
+        "`reset` was asked on a control plane whose leaving would leave too few well members of etcd to decide, or none. Nothing was changed.",
+        "Bring the other control planes back first; where the cluster shall end with this machine, `ingot-installer reset --last`.";
     DNS_SILENT = "INGOT-N1101" Missing, "a name server does not answer",
         "`diagnose` sent each name server of the profile (or of the network) a question, and one did not answer in time, or refused.",
         "Check `[network] dns`, and that UDP port 53 is open from this machine to the server named.";

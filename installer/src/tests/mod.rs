@@ -1,9 +1,11 @@
 //! The whole sequence against a folder and scripted programs.
 
 mod balancer;
+pub(crate) mod cluster;
 mod faults;
 mod golden;
 mod hostile;
+mod nodes;
 mod server;
 pub(crate) mod state;
 
