@@ -61,7 +61,7 @@ pub fn document(network: &Network, store: &Store, reference: &Reference) -> Resu
 /// A further document of an image, by its digest, from the store or else from the registry.
 ///
 /// # Errors
-/// As [`document`].
+/// As [`document()`].
 pub fn further(network: &Network, store: &Store, reference: &Reference, named: document::Named) -> Result<Vec<u8>> {
     if let Some(bytes) = store.read(named.size, &named.sha256)? {
         return Ok(bytes);
