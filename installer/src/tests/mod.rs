@@ -4,8 +4,10 @@ mod balancer;
 mod faults;
 mod golden;
 mod hostile;
+mod leaks;
 mod server;
 pub(crate) mod state;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::fs;
