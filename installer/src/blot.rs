@@ -49,6 +49,12 @@ impl Blot {
         Self { needles }
     }
 
+    /// Which of the forms of its secrets stands in the text.
+    #[cfg(test)]
+    pub fn found(&self, text: &str) -> Option<&str> {
+        self.needles.iter().map(|needle| needle.as_str()).find(|needle| text.contains(needle))
+    }
+
     /// The text without secrets.
     pub fn text(&self, text: &str) -> String {
         let mut out = text.to_owned();
@@ -146,10 +152,13 @@ fn value_of(line: &str) -> Option<usize> {
     })
 }
 
-/// Password hashes of crypt(5) and the second half of bootstrap tokens.
+/// Keys of age, password hashes of crypt(5) and the second half of bootstrap tokens.
 fn one_word(word: &str) -> String {
     let bare = word.trim_end_matches(|c: char| c.is_whitespace() || ":,\"'".contains(c));
     let rest = word.get(bare.len()..).unwrap_or_default();
+    if bare.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+        return format!("{BLOT}{rest}");
+    }
     let hash = bare.strip_prefix('$').and_then(|bare| bare.split_once('$'));
     if hash.is_some_and(|(kind, rest)| (1..=8).contains(&kind.len()) && rest.len() >= 8) {
         return format!("{BLOT}{rest}");
@@ -178,6 +187,7 @@ mod tests {
             ("root:$6$abcdefgh$0123456789:1:", "root:[hidden]:1:"),
             ("the token abcdef.0123456789abcdef is old", "the token abcdef.[hidden] is old"),
             ("the token expired", "the token expired"),
+            ("key AGE-SECRET-KEY-1QQ, and", "key [hidden], and"),
             ("a\n-----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY-----\nb\n", "a\n[hidden]\nb\n"),
             ("token:\n  - x\n", "token:\n  - x\n"),
         ] {

@@ -56,6 +56,8 @@ pub struct Facts {
     pub product_uuid: Option<String>,
     /// The image.
     pub image: Image,
+    /// Consoles of the kernel: `tty0`, `ttyS0`.
+    pub consoles: Vec<String>,
     /// /etc/passwd, /etc/group and /etc/shadow as they are now.
     #[serde(skip)]
     pub accounts: Accounts,
@@ -102,6 +104,7 @@ pub fn facts(machine: &dyn Machine) -> Result<Facts> {
         memory: memory(&text("/proc/meminfo")?.unwrap_or_default()),
         product_uuid: product_uuid.filter(|uuid| !uuid.is_empty()),
         image: image(&text("/usr/lib/os-release")?.unwrap_or_default(), text("/usr/share/ingot/role")?.as_deref()),
+        consoles: consoles(&text("/sys/class/tty/console/active")?.unwrap_or_default()),
         accounts: Accounts { passwd: etc("/etc/passwd")?, group: etc("/etc/group")?, shadow: etc("/etc/shadow")? },
         repart: list(machine, "/usr/lib/repart.d")?.iter().any(|name| name.contains("state")),
         kubernetes: Release::read(machine)?,
@@ -173,6 +176,12 @@ fn disks(machine: &dyn Machine) -> Result<Vec<Disk>> {
         disks.push(Disk { name, bytes: sectors.saturating_mul(512) });
     }
     Ok(disks)
+}
+
+/// Names that can be part of a unit's.
+fn consoles(active: &str) -> Vec<String> {
+    let plain = |name: &&str| name.len() <= 20 && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    active.split_whitespace().filter(plain).map(str::to_owned).collect()
 }
 
 fn memory(meminfo: &str) -> u64 {

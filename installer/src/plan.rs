@@ -53,6 +53,7 @@ pub fn plan(input: Input<'_>) -> Result<Vec<Step>> {
         steps.push(Step::local("ssh-host-keys", access::HostKeys));
     }
     steps.push(Step::local("ssh", access::sshd(&profile.access)));
+    steps.push(Step::local("console", access::console(&profile.access, &facts.consoles)));
     steps.push(Step::network("gateway", confirm::Confirm::of(&profile.network, files)));
     steps.push(Step::network("clock", time::Clock { wait_secs: profile.time.wait_secs }));
     // Before the profile is kept as the good one.

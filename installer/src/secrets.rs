@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use profile::Profile;
 use profile::files::Content;
+use profile::sealed::{self, Closed, Identity};
 use profile::secret::{Secret, SecretSource};
 
 use crate::failure::{Failure, Result};
+use crate::find;
 use crate::machine::Machine;
+use crate::machine::reader::Local;
 use crate::report::codes;
 
 /// Where the service manager puts credentials: those of the unit, then those of the system.
@@ -31,7 +34,28 @@ impl Secrets {
 }
 
 fn missing(name: &str) -> Failure {
-    Failure::new(&codes::SECRET_MISSING, format!("there is no credential `{name}` in {}", FOLDERS.join(" or ")))
+    let places = format!("{}, SMBIOS type 11, fw_cfg, or credentials/{name} on a disk labelled INGOT", FOLDERS.join(", "));
+    Failure::new(&codes::SECRET_MISSING, format!("there is no credential `{name}` in {places}"))
+}
+
+/// Longest credential that is read, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// A credential, where this machine was given it. Nothing of what it holds is ever told.
+///
+/// # Errors
+/// It is there, but cannot be used.
+fn credential(machine: &dyn Machine, name: &str) -> Result<Option<Secret>> {
+    let mut folders = FOLDERS.map(str::to_owned).to_vec();
+    folders.extend(machine.credentials().filter(|folder| !FOLDERS.contains(&folder.as_str())));
+    let wrong = |reason: &str| Failure::new(&codes::SECRET_MISSING, format!("the credential `{name}`: {reason}"));
+    let bytes = find::named(&Local(machine), &folders, name, LONGEST).map_err(|reason| wrong(&reason))?;
+    let text = bytes.map(String::from_utf8).transpose().map_err(|error| {
+        drop(zeroize::Zeroizing::new(error.into_bytes()));
+        wrong("it is no text")
+    })?;
+    // Editors end a file with a line end; no password has one.
+    Ok(text.map(|text| Secret::new(text.strip_suffix('\n').unwrap_or(&text).to_owned())))
 }
 
 /// Reads the credentials that the profile names, where the steps here need them.
@@ -42,17 +66,8 @@ pub fn secrets(machine: &dyn Machine, profile: &Profile) -> Result<Secrets> {
     let mut secrets = Secrets::default();
     for source in named(profile) {
         let SecretSource::Credential(name) = source else { continue };
-        let mut text = None;
-        for folder in FOLDERS {
-            let path = format!("{folder}/{name}");
-            if text.is_none() {
-                text = machine.read(&path).map_err(|e| Failure::io("reading", &path, &e))?;
-            }
-        }
-        let text = String::from_utf8(text.ok_or_else(|| missing(name))?)
-            .map_err(|_| Failure::new(&codes::SECRET_MISSING, format!("the credential `{name}` is no text")))?;
-        // Editors end a file with a line end; no password has one. Files keep theirs.
-        secrets.0.insert(name.clone(), Secret::new(text.strip_suffix('\n').unwrap_or(&text).to_owned()));
+        let secret = credential(machine, name)?.ok_or_else(|| missing(name))?;
+        secrets.0.insert(name.clone(), secret);
     }
     Ok(secrets)
 }
@@ -62,12 +77,35 @@ pub(crate) fn present(machine: &dyn Machine, profile: &Profile) -> Secrets {
     let mut secrets = Secrets::default();
     for source in named(profile) {
         let SecretSource::Credential(name) = source else { continue };
-        let text = FOLDERS.iter().find_map(|folder| machine.read(&format!("{folder}/{name}")).ok().flatten());
-        if let Some(text) = text.and_then(|bytes| String::from_utf8(bytes).ok()) {
-            secrets.0.insert(name.clone(), Secret::new(text.strip_suffix('\n').unwrap_or(&text).to_owned()));
+        if let Ok(Some(secret)) = credential(machine, name) {
+            secrets.0.insert(name.clone(), secret);
         }
     }
     secrets
+}
+
+/// The keys of this machine, as they are written.
+pub(crate) fn keys(machine: &dyn Machine) -> Option<Secret> {
+    credential(machine, sealed::CREDENTIAL).ok().flatten()
+}
+
+/// Opens the encrypted part of a profile with the keys of this machine.
+///
+/// # Errors
+/// [`codes::SECRET_MISSING`], [`codes::SEALED`].
+pub(crate) fn open(machine: &dyn Machine, armored: &str) -> Result<Secret> {
+    const PART: &str = "the encrypted part of the profile";
+    let name = sealed::CREDENTIAL;
+    let keys = credential(machine, name)?.ok_or_else(|| missing(name).context(PART))?;
+    let keys: Identity = keys
+        .expose()
+        .parse()
+        .map_err(|error| Failure::new(&codes::SECRET_MISSING, format!("the credential `{name}`: {error}")).context(PART))?;
+    sealed::open(armored, &keys).map_err(|closed| {
+        let own = keys.recipients().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let whose = if closed == Closed::OtherKeys { format!(" than this machine's, {own}") } else { String::new() };
+        Failure::new(&codes::SEALED, format!("{closed}{whose}")).context(PART)
+    })
 }
 
 /// Every secret of a profile that a step or a report needs.

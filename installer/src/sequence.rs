@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use profile::Profile;
+use profile::conceal::conceal;
+use profile::secret::Secret;
+use profile::{Profile, Refused};
 use trust::Sha256Digest;
 
 use crate::apply::apply;
@@ -15,13 +17,13 @@ use crate::machine::{Command, Machine};
 use crate::plan::{Input, fits, plan, show};
 use crate::report::codes::{self, Code};
 use crate::report::{Report, Targets};
-use crate::secrets::secrets;
+use crate::secrets::{self, secrets};
 use crate::state;
 use crate::steps::network::cards;
 use crate::steps::outside::Keep;
 use crate::steps::{Phase, Step, World};
 use crate::verify::identity::{self, Identity};
-use crate::verify::{Accepted, Claims, Former, Refusal, Time, Trust, in_order, in_time};
+use crate::verify::{Claims, Former, Refusal, Time, Trust, in_order, in_time};
 
 /// Which profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +148,7 @@ fn made(world: World<'_>, candidate: &Candidate) -> Result<()> {
     }
     report.stage("facts");
     let facts = facts_with_cards(world, &taken.profile)?;
-    report.tell(Targets::of(machine, &taken.profile, &facts, &taken.keep.profile));
+    report.tell(Targets::of(machine, &taken.profile, &facts, &taken.inline));
     report.stage("plan");
     let steps = steps(machine, &taken, &facts)?;
     report.planned(steps.len());
@@ -179,13 +181,24 @@ pub fn check(machine: &dyn Machine, source: &Source) -> Result<String> {
     Ok(format!("{}: good for this machine; {} steps; signed by {}\n", candidate.source, steps.len(), taken.signer))
 }
 
-/// The profile this machine would take, and its text.
+/// A profile, its text, and the secrets that stand in that or in its encrypted part.
+#[derive(Debug)]
+pub struct Current {
+    /// The profile.
+    pub profile: Profile,
+    /// Its text.
+    pub text: String,
+    /// The secrets in it.
+    pub inline: Vec<Secret>,
+}
+
+/// The profile this machine would take.
 ///
 /// # Errors
 /// Those of `run`, up to reading it.
-pub fn accepted(machine: &dyn Machine, source: &Source) -> Result<(Profile, String)> {
+pub fn accepted(machine: &dyn Machine, source: &Source) -> Result<Current> {
     let taken = take(machine, &one(find(machine, source))?)?;
-    Ok((taken.profile, taken.keep.profile))
+    Ok(Current { profile: taken.profile, text: taken.keep.profile, inline: taken.inline })
 }
 
 fn find(machine: &dyn Machine, source: &Source) -> Found {
@@ -220,6 +233,8 @@ struct Taken {
     signer: String,
     keep: Keep,
     doubts: Option<String>,
+    /// Secrets that stand in the profile or in its encrypted part.
+    inline: Vec<Secret>,
 }
 
 /// The one way to a profile that is acted on: signature, schema, time, order, identity of the machine.
@@ -228,7 +243,7 @@ fn take(machine: &dyn Machine, candidate: &Candidate) -> Result<Taken> {
     let trust = Trust::read(reader).map_err(refused)?;
     let time = Time::of(reader).map_err(refused)?;
     let accepted = trust.accept(candidate, time).map_err(refused)?;
-    let profile = parse(candidate, &accepted)?;
+    let (profile, inline) = read(machine, &candidate.source, accepted.bytes())?;
     let claims = Claims { serial: profile.serial, allow_rollback: profile.allow_older, ..Claims::default() };
     let doubts = in_time(&claims, time).map_err(refused)?;
     let former = Former::read(reader).map_err(refused)?;
@@ -242,7 +257,8 @@ fn take(machine: &dyn Machine, candidate: &Candidate) -> Result<Taken> {
         former: Former::of(&accepted, &claims).render(),
         identity: identity.render(),
     };
-    Ok(Taken { profile, signer: accepted.signer().map_or_else(nobody, |signer| signer.fingerprint.clone()), keep, doubts })
+    let signer = accepted.signer().map_or_else(nobody, |signer| signer.fingerprint.clone());
+    Ok(Taken { profile, signer, keep, doubts, inline })
 }
 
 fn refused(refusal: Refusal) -> Failure {
@@ -258,9 +274,17 @@ fn refused(refusal: Refusal) -> Failure {
     Failure::new(code, refusal.to_string())
 }
 
-fn parse(candidate: &Candidate, accepted: &Accepted<'_>) -> Result<Profile> {
-    Profile::parse(&candidate.source, accepted.bytes())
-        .map_err(|refused| Failure::new(&codes::NOT_A_PROFILE, refused.to_string()))
+/// A profile with its encrypted part, and the secrets that stand in both.
+///
+/// # Errors
+/// [`codes::NOT_A_PROFILE`], [`codes::SECRET_MISSING`], [`codes::SEALED`].
+pub(crate) fn read(machine: &dyn Machine, name: &str, bytes: &[u8]) -> Result<(Profile, Vec<Secret>)> {
+    let wrong = |refused: Box<Refused>| Failure::new(&codes::NOT_A_PROFILE, refused.to_string());
+    let outer = Profile::parse(name, bytes).map_err(wrong)?;
+    let Some(armored) = &outer.encrypted else { return Ok((outer, conceal(bytes, None).secrets)) };
+    let opened = secrets::open(machine, armored)?;
+    let profile = Profile::parse_opened(name, bytes, &opened).map_err(wrong)?;
+    Ok((profile, conceal(bytes, Some(&opened)).secrets))
 }
 
 /// How long network cards may take to appear: their drivers are loaded while we start.

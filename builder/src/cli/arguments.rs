@@ -303,6 +303,11 @@ pub enum KeysVerb {
         #[arg(long, value_name = "FILE[,from=DAY][,until=DAY]")]
         profile_signer: Vec<String>,
     },
+    /// Make an age key that opens the encrypted part of a machine's profile, and print its public key
+    Machine {
+        /// The file, which must not exist yet; the machine gets it as the credential `ingot.age-identity`
+        file: PathBuf,
+    },
     /// Show the fingerprints of a folder's keys
     Show {
         /// The folder [default: the one `build` takes]
@@ -347,6 +352,21 @@ pub enum ProfileVerb {
         /// Folder of the keys whose allowed_signers signatures are checked with, where there is no --image [default: the one `build` takes]
         #[arg(long, value_name = "FOLDER")]
         keys: Option<PathBuf>,
+        /// File of age keys (`ingot keys machine`, age-keygen) that opens encrypted parts: they are checked too
+        #[arg(long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+    },
+    /// Encrypt a part of a profile (TOML of the same schema: what only its machine shall read) with age
+    Encrypt {
+        /// The part
+        #[arg(value_name = "PART")]
+        part: PathBuf,
+        /// Public key of the machine, `age1...` (repeatable)
+        #[arg(long, required = true, value_name = "KEY")]
+        to: Vec<String>,
+        /// Check both as one and put the part into this profile, instead of printing its key `encrypted`
+        #[arg(long, value_name = "PROFILE")]
+        into: Option<PathBuf>,
     },
     /// Print the JSON Schema of profiles (for editors: `#:schema FILE` in the first line of a profile)
     Schema,

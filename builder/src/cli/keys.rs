@@ -1,5 +1,8 @@
 //! `ingot keys`
 
+use std::path::Path;
+
+use profile::sealed::Identity;
 use serde::Serialize;
 use trust::Sha256Digest;
 
@@ -22,6 +25,7 @@ struct Shown {
 
 pub(super) fn run(settings: &Settings, typed: &Typed) -> Result<()> {
     let keys = match &typed.verb {
+        KeysVerb::Machine { file } => return machine(settings, file),
         KeysVerb::New { folder, owner, profile_signer } => {
             let signers = profile_signer.iter().map(|text| ProfileSigner::read(text)).collect::<Result<Vec<_>>>()?;
             KeySet::create(folder, owner, &signers)?
@@ -55,4 +59,15 @@ pub(super) fn run(settings: &Settings, typed: &Typed) -> Result<()> {
         shown.exchange,
         shown.boot
     ))
+}
+
+/// A machine's key for the encrypted part of its profile. Only its public half is shown.
+fn machine(settings: &Settings, file: &Path) -> Result<()> {
+    let identity = Identity::generate();
+    crate::keys::write_new(file, identity.file().expose().as_bytes(), 0o600)?;
+    let public: Vec<String> = identity.recipients().iter().map(ToString::to_string).collect();
+    match settings.json {
+        true => output::json(&serde_json::json!({ "schema": 1, "file": file, "public": public })),
+        false => output::text(&format!("{}\n", public.join("\n"))),
+    }
 }

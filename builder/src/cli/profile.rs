@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use profile::document::Style as Faults;
+use profile::sealed::{Identity, Recipient};
+use profile::secret::Secret;
 use serde::Serialize;
 use trust::{AllowedSigners, RevokedKeys, Sha256Digest};
 
@@ -15,7 +17,7 @@ use crate::files;
 use crate::keys::SigningKey;
 use crate::profile::check::{Against, Believed};
 use crate::profile::sign::{self, Signing};
-use crate::profile::{Checked, ImageFacts, Signature, check};
+use crate::profile::{Checked, Encrypted, ImageFacts, Signature, check, encrypt};
 use crate::progress::Progress;
 
 pub(super) fn run(settings: &Settings, typed: &Typed, reporter: &Reporter) -> Result<()> {
@@ -24,7 +26,19 @@ pub(super) fn run(settings: &Settings, typed: &Typed, reporter: &Reporter) -> Re
         ProfileVerb::Sign { files, keys, key, agent } => {
             sign_all(settings, files, Chosen { folder: keys.as_ref(), key: key.as_deref(), agent: *agent }, reporter)
         }
-        ProfileVerb::Check { files, image, keys } => check_all(settings, files, image.as_deref(), keys.as_ref(), reporter),
+        ProfileVerb::Check { files, image, keys, identity } => {
+            let identity = identity.as_deref().map(read_identity).transpose()?;
+            let image = image.as_deref().map(ImageFacts::read).transpose()?;
+            let believed = if image.is_some() { None } else { believed(settings, keys.as_ref())? };
+            let at = settings.environment.now.0;
+            check_all(
+                settings,
+                files,
+                &Against { image: image.as_ref(), believed: believed.as_ref(), identity: identity.as_ref(), at },
+                reporter,
+            )
+        }
+        ProfileVerb::Encrypt { part, to, into } => encrypted(part, to, into.as_deref(), reporter),
         ProfileVerb::Schema => output::text(&profile::schema::text().map_err(unwritten)?),
         ProfileVerb::Page => output::text(&profile::schema::page::page().map_err(unwritten)?),
     }
@@ -76,23 +90,37 @@ fn believed(settings: &Settings, keys: Option<&PathBuf>) -> Result<Option<Believ
     Ok(Some(Believed { signers, revoked, from: folder.display().to_string() }))
 }
 
-fn check_all(
-    settings: &Settings,
-    paths: &[PathBuf],
-    image: Option<&Path>,
-    keys: Option<&PathBuf>,
-    reporter: &Reporter,
-) -> Result<()> {
-    let image = image.map(ImageFacts::read).transpose()?;
-    let believed = if image.is_some() { None } else { believed(settings, keys)? };
-    let against = Against { image: image.as_ref(), believed: believed.as_ref(), at: settings.environment.now.0 };
-    let all = check(paths, &against)?;
+fn read_identity(path: &Path) -> Result<Identity> {
+    let text = Secret::new(files::read_text(path)?);
+    text.expose().parse().map_err(|e| Error::new(Kind::Document, format!("{}: {e}", path.display())))
+}
+
+fn encrypted(part: &Path, to: &[String], into: Option<&Path>, reporter: &Reporter) -> Result<()> {
+    let recipient = |text: &String| text.parse::<Recipient>().map_err(|e| Error::new(Kind::Usage, format!("`{text}`: {e}")));
+    let recipients = to.iter().map(recipient).collect::<Result<Vec<_>>>()?;
+    let text = Secret::new(files::read_text(part)?);
+    match into {
+        None => output::text(&encrypt::seal(&text, &recipients)?),
+        Some(path) => {
+            encrypt::into(path, &text, &recipients)?;
+            reporter.note(&format!(
+                "encrypted into {}; sign it (again): {} is not needed there any more",
+                path.display(),
+                part.display()
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn check_all(settings: &Settings, paths: &[PathBuf], against: &Against<'_>, reporter: &Reporter) -> Result<()> {
+    let all = check(paths, against)?;
     if settings.json {
         let shown: Vec<Shown> = all.iter().map(Shown::of).collect();
         output::json(&serde_json::json!({ "schema": 1, "profiles": shown }))?;
     } else {
         for checked in all.iter().filter(|checked| checked.good()) {
-            reporter.note(&line(checked, image.as_ref()));
+            reporter.note(&line(checked, against.image));
         }
     }
     verdict(&all, settings.json)
@@ -113,7 +141,12 @@ fn line(checked: &Checked, image: Option<&ImageFacts>) -> String {
         _ => "not signed".to_owned(),
     };
     let disk = checked.least_disk.map(|bytes| format!(", disk from {} MiB", bytes.div_ceil(1 << 20))).unwrap_or_default();
-    format!("good: {}: {what}, {signed}{disk}", checked.path.display())
+    let encrypted = match checked.encrypted {
+        Encrypted::None => "",
+        Encrypted::Checked => ", with its encrypted part",
+        Encrypted::NotChecked => "; its encrypted part was not checked, nor what that must complete: give --identity",
+    };
+    format!("good: {}: {what}, {signed}{disk}{encrypted}", checked.path.display())
 }
 
 fn verdict(all: &[Checked], json: bool) -> Result<()> {
@@ -155,6 +188,7 @@ struct Shown<'a> {
     serial: Option<u64>,
     sha256: Sha256Digest,
     signature: &'a Signature,
+    encrypted: Encrypted,
     least_disk: Option<u64>,
     faults: Vec<ShownFault<'a>>,
 }
@@ -184,6 +218,7 @@ impl<'a> Shown<'a> {
             serial: profile.map(|profile| profile.serial),
             sha256: checked.sha256,
             signature: &checked.signature,
+            encrypted: checked.encrypted,
             least_disk: checked.least_disk,
             faults: checked.faults.iter().map(fault).collect(),
         }

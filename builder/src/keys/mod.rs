@@ -173,7 +173,7 @@ fn refuse_if_filled(folder: &Path) -> Result<()> {
 }
 
 /// Writes a file that must not be there yet, with exactly `mode` whatever the umask.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use profile::Profile;
-use profile::document::{Fault, Style, Texts};
+use profile::document::{Fault, Located, Place, Style, Texts};
 use profile::profile::Written;
+use profile::sealed::{self, Identity};
+use profile::secret::Secret;
+use profile::{Profile, Refused};
 use serde::Serialize;
 use trust::{AllowedSigners, Namespace, Policy, RevokedKeys, Sha256Digest};
 
@@ -31,8 +33,22 @@ pub struct Against<'a> {
     pub image: Option<&'a ImageFacts>,
     /// Who may sign where no image says it.
     pub believed: Option<&'a Believed>,
+    /// Opens encrypted parts.
+    pub identity: Option<&'a Identity>,
     /// Seconds since 1970 now.
     pub at: u64,
+}
+
+/// What became of an encrypted part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encrypted {
+    /// There is none.
+    None,
+    /// There is one, and no key to open it with: the rest was checked without it.
+    NotChecked,
+    /// It was opened, and both were checked as one.
+    Checked,
 }
 
 /// What became of a signature.
@@ -60,6 +76,8 @@ pub struct Checked {
     pub profile: Option<Profile>,
     /// Its signature.
     pub signature: Signature,
+    /// Its encrypted part.
+    pub encrypted: Encrypted,
     /// SHA-256 of its bytes.
     pub sha256: Sha256Digest,
     /// Smallest disk in bytes on which this image and this state partition fit.
@@ -110,23 +128,52 @@ fn one(path: &Path, against: &Against<'_>) -> Result<Checked> {
     let name = path.display().to_string();
     let signature = signature(path, &bytes, against)?;
     let sha256 = Sha256Digest::of(&bytes);
-    let (profile, faults) = match Profile::parse(&name, &bytes) {
-        Ok(profile) => (Some(profile), Vec::new()),
-        Err(refused) => (None, refused.faults().to_vec()),
-    };
+    let (profile, opened) = whole(&name, &bytes, against.identity);
     // Read once more for the places of what other files and the image say of it.
-    let mut texts = Texts::default();
-    let document = texts.add_private(name, bytes);
-    let reading = texts.read::<Written>(document);
-    if let Some(secrets) = reading.secrets {
-        texts.conceal(document, secrets);
-    }
+    let (texts, reading) = Written::read(&name, &bytes, opened.as_ref());
+    let (profile, faults) = match profile {
+        Ok(profile) => (Some(profile), Vec::new()),
+        Err(Wrong::Refused(faults)) => (None, faults),
+        Err(Wrong::Closed(closed)) => {
+            let place = reading.value.as_ref().and_then(|written| written.encrypted.as_ref()).map(Located::place);
+            let fault = texts.fault(place.unwrap_or(Place::HOLE), format!("the encrypted part cannot be opened: {closed}"));
+            (None, vec![fault.hint("give the key that it is for, or encrypt it again for the machine's")])
+        }
+    };
+    let encrypted = match (&profile, &opened) {
+        (_, Some(_)) => Encrypted::Checked,
+        (Some(profile), None) if profile.encrypted.is_some() => Encrypted::NotChecked,
+        _ => Encrypted::None,
+    };
+    let written = reading.value;
     let mut checked =
-        Checked { path: path.to_owned(), faults, profile, signature, sha256, least_disk: None, written: reading.value, texts };
+        Checked { path: path.to_owned(), faults, profile, signature, encrypted, sha256, least_disk: None, written, texts };
     if let Some(image) = against.image {
         fit::check(&mut checked, image);
     }
     Ok(checked)
+}
+
+/// Why there is no profile.
+enum Wrong {
+    Refused(Vec<Fault>),
+    Closed(sealed::Closed),
+}
+
+/// The profile, with its encrypted part where there is a key for it; and the text of that part.
+fn whole(name: &str, bytes: &[u8], identity: Option<&Identity>) -> (Result<Profile, Wrong>, Option<Secret>) {
+    let wrong = |refused: Box<Refused>| Wrong::Refused(refused.faults().to_vec());
+    let outer = match Profile::parse(name, bytes) {
+        Ok(outer) => outer,
+        Err(refused) => return (Err(wrong(refused)), None),
+    };
+    match (&outer.encrypted, identity) {
+        (Some(armored), Some(identity)) => match sealed::open(armored, identity) {
+            Ok(opened) => (Profile::parse_opened(name, bytes, &opened).map_err(wrong), Some(opened)),
+            Err(closed) => (Err(Wrong::Closed(closed)), None),
+        },
+        _ => (Ok(outer), None),
+    }
 }
 
 fn signature(path: &Path, bytes: &[u8], against: &Against<'_>) -> Result<Signature> {

@@ -2,6 +2,7 @@
 //! Schema and rules are those of the machine itself (crate `ingot-profile`).
 
 pub mod check;
+pub mod encrypt;
 pub mod facts;
 mod fit;
 pub mod sign;
@@ -9,5 +10,5 @@ pub mod sign;
 mod tests;
 pub mod together;
 
-pub use check::{Checked, Signature, check};
+pub use check::{Checked, Encrypted, Signature, check};
 pub use facts::ImageFacts;

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use profile::document::Style;
+use profile::sealed::Identity;
+use profile::secret::Secret;
 use trust::AllowedSigners;
 
-use super::check::{Against, Believed, Checked, Signature};
+use super::check::{Against, Believed, Checked, Encrypted, Signature};
+use super::encrypt;
 use super::sign::{self, Signing};
 use super::{ImageFacts, check};
 use crate::error::Kind;
@@ -63,6 +66,48 @@ fn a_signature_is_made_checked_and_broken_by_one_byte() {
     // What no machine would take is not signed.
     fs::write(&paths[0], "schema = 1\n").unwrap();
     assert_eq!(sign::sign(&paths[0], &signing).unwrap_err().kind(), Kind::Document);
+}
+
+#[test]
+fn an_encrypted_part_is_made_and_checked_with_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Identity::generate();
+    let path = files(folder.path(), &[sample("load-balancer.toml")]).remove(0);
+    let before = fs::read_to_string(&path).unwrap();
+    let look = |identity: Option<&Identity>| {
+        check(std::slice::from_ref(&path), &Against { identity, ..Against::default() }).unwrap().remove(0)
+    };
+    let part = |text: &str| Secret::new(text.to_owned());
+    // What would have faults is not written, and they name places only.
+    let error = encrypt::into(&path, &part("[report]\ntokn = 'hunter2'\n"), &machine.recipients()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Document);
+    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    assert_eq!(look(Some(&machine)).encrypted, Encrypted::None);
+    for password in ["first1", "second2"] {
+        let text = format!("[[access.users]]\nname = 'bob'\npassword_hash = '$6$saltsalt${password}'\n");
+        encrypt::into(&path, &part(&text), &machine.recipients()).unwrap();
+        let after = fs::read_to_string(&path).unwrap();
+        assert_eq!(after.matches("BEGIN AGE ENCRYPTED FILE").count(), 1, "{after}");
+        assert!(!after.contains(password));
+        let closed = look(None);
+        assert!(closed.good() && closed.encrypted == Encrypted::NotChecked);
+        let opened = look(Some(&machine));
+        assert!(opened.good() && opened.encrypted == Encrypted::Checked, "{:?}", opened.faults);
+        assert!(opened.profile.unwrap().access.users.iter().any(|user| user.name == "bob"));
+    }
+    let other = look(Some(&Identity::generate()));
+    assert_eq!(messages(&[other]).len(), 1);
+    let told = look(Some(&Identity::generate())).render(Style::Plain);
+    assert!(told.contains("the encrypted part cannot be opened: it is encrypted for other keys"), "{told}");
+    // What only both together get wrong.
+    let text = "[load_balancer]\nservice_pool = ['10.0.0.0-10.0.0.255']\n";
+    let key = encrypt::seal(&part(text), &machine.recipients()).unwrap();
+    fs::write(&path, before.replacen("schema = 1\n", &format!("schema = 1\n{key}"), 1)).unwrap();
+    assert!(look(None).good());
+    let bad = look(Some(&machine));
+    assert!(!bad.good() && bad.render(Style::Plain).contains("(encrypted part):2:"), "{:?}", bad.faults);
+    assert!(!bad.render(Style::Plain).contains("10.0.0.255"));
 }
 
 #[test]

@@ -130,8 +130,8 @@ impl FromStr for Range {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let first: IpAddr = first.trim().parse().map_err(|_| ())?;
-        let last: IpAddr = last.trim().parse().map_err(|_| ())?;
+        let first: IpAddr = first.trim_matches(' ').parse().map_err(|_| ())?;
+        let last: IpAddr = last.trim_matches(' ').parse().map_err(|_| ())?;
         let ordered = first.is_ipv4() == last.is_ipv4() && number(first) <= number(last);
         ordered.then_some(Self { first, last }).ok_or(())
     }

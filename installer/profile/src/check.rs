@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::address::{Endpoint, Prefix, Range};
-use crate::document::{Faults, Located, Place, quoted, suggest};
+use crate::document::{Faults, Located, Place, Told, quoted, suggest};
 use crate::rule::Rule;
 use crate::rules;
 use crate::secret::SecretSource;
@@ -27,7 +27,7 @@ impl Check<'_> {
     /// A text that must hold to a rule.
     pub fn text(&mut self, text: &Text, rule: &Rule) -> String {
         if !rule.holds(text) {
-            self.faults.add(text.place(), rule.told(text));
+            self.faults.add(text.place(), rule.refused(text));
         }
         text.to_string()
     }
@@ -39,7 +39,8 @@ impl Check<'_> {
         }
         self.concealed.push(text.place());
         let hint = "write them as `username` and `password`, where the section has these";
-        self.faults.add_with_hint(text.place(), format!("the {} holds a user name or password", rule.what), hint);
+        let message = format!("the {} holds a user name or password", rule.what);
+        self.faults.add_with_hint(text.place(), Told::with_value(message.clone(), message), hint);
         String::new()
     }
 
@@ -54,7 +55,8 @@ impl Check<'_> {
     fn parsed<T: FromStr>(&mut self, text: &Text, what: &str) -> Option<T> {
         let value = text.parse().ok();
         if value.is_none() {
-            self.faults.add(text.place(), format!("{} is no {what}", quoted(text)));
+            let told = Told::with_value(format!("{} is no {what}", quoted(text)), format!("this is no {what}"));
+            self.faults.add(text.place(), told);
         }
         value
     }
@@ -73,7 +75,8 @@ impl Check<'_> {
     pub fn network(&mut self, text: &Text) -> Option<Prefix> {
         let network: Prefix = self.parsed(text, "network: expected one such as `10.244.0.0/16` or `fd00::/48`")?;
         if !network.is_network() {
-            self.faults.add(text.place(), format!("{} is an address in a network: expected the network itself", quoted(text)));
+            let what = "an address in a network: expected the network itself";
+            self.faults.add(text.place(), Told::with_value(format!("{} is {what}", quoted(text)), format!("this is {what}")));
         }
         Some(network)
     }
@@ -96,8 +99,9 @@ impl Check<'_> {
     ) -> u32 {
         let Some(number) = number else { return default };
         if !bounds.contains(&**number) {
-            let message = format!("expected {} to {} for `{name}`, found {}", bounds.start(), bounds.end(), **number);
-            self.faults.add(number.place(), message);
+            let expected = format!("expected {} to {} for `{name}`", bounds.start(), bounds.end());
+            let message = format!("{expected}, found {}", **number);
+            self.faults.add(number.place(), Told::with_value(message, format!("{expected}, found another number")));
         }
         **number
     }
@@ -114,10 +118,11 @@ impl Check<'_> {
     pub fn secret(&mut self, secret: &Located<SecretSource>, rule: &Rule) -> SecretSource {
         match &**secret {
             SecretSource::Inline(text) if !rule.holds(text.expose()) => {
-                self.faults.add(secret.place(), format!("the secret is no {}: expected {}", rule.what, rule.expected));
+                let message = format!("the secret is no {}: expected {}", rule.what, rule.expected);
+                self.faults.add(secret.place(), Told::with_value(message.clone(), message));
             }
             SecretSource::Credential(name) if !rules::CREDENTIAL.holds(name) => {
-                self.faults.add(secret.place(), rules::CREDENTIAL.told(name));
+                self.faults.add(secret.place(), rules::CREDENTIAL.refused(name));
             }
             _ => {}
         }
@@ -134,7 +139,8 @@ impl Check<'_> {
             if let Some(first) = seen.get(&**value) {
                 let message = format!("the {what} {} is already there", quoted(&value.to_string()));
                 let hint = format!("it stands first at {}", self.faults.texts().show(*first));
-                self.faults.add_with_hint(value.place(), message, hint);
+                let message = Told::with_value(message, format!("this {what} is already there"));
+                self.faults.add_with_hint(value.place(), message, Told::with_value(hint.clone(), hint));
             } else {
                 seen.insert(value, value.place());
             }
@@ -146,7 +152,8 @@ impl Check<'_> {
         if !self.whole || known.contains(&name.as_str()) {
             return;
         }
-        let message = format!("there is no {what} {}", quoted(name));
+        let message =
+            Told::with_value(format!("there is no {what} {}", quoted(name)), format!("there is no {what} of this name"));
         match suggest(name, known.iter().copied()) {
             Some(meant) => self.faults.add_with_hint(name.place(), message, format!("did you mean `{meant}`?")),
             None if known.is_empty() => self.faults.add(name.place(), message),

@@ -254,7 +254,7 @@ pub(crate) fn check(check: &mut Check<'_>, written: &Written, role: Role) -> Opt
 
 fn check_join(check: &mut Check<'_>, written: &WrittenJoin, cluster: &Written, role: Role) -> Join {
     let place = cluster.name.place();
-    let mut refuse = |wrong: bool, message: &str, hint: &str| {
+    let mut refuse = |wrong: bool, message: &'static str, hint: &'static str| {
         if wrong && check.whole {
             check.faults.add_with_hint(place, message, hint);
         }

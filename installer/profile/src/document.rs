@@ -12,10 +12,12 @@
 //! | `document/walk.rs` | the serde deserializer with places and holes |
 //! | `document/refusal.rs` | why a value does not fit, in words |
 //! | `document/located.rs` | values that know where they stand |
+//! | `document/over.rs` | one document put over another, and what is not said of it |
 //! | `document/render.rs` | faults as text with the lines they speak of |
 
 mod entries;
 mod located;
+mod over;
 mod refusal;
 mod render;
 mod walk;
@@ -29,6 +31,7 @@ use toml::de::{DeTable, DeValue};
 
 pub(crate) use located::SECRET;
 pub use located::{Located, Place};
+pub use over::Told;
 pub use refusal::quoted;
 pub use render::Style;
 
@@ -105,6 +108,8 @@ enum Secrecy {
     Unknown,
     /// Everything but these bytes.
     But(Vec<Range<usize>>),
+    /// Nothing, ever: neither lines nor values. These are its texts.
+    Sealed(Vec<zeroize::Zeroizing<String>>),
 }
 
 /// What came of reading a document.
@@ -116,7 +121,7 @@ pub struct Reading<T> {
     /// All faults found, by place.
     pub faults: Vec<Fault>,
     /// Where secrets stand, or may stand: [`Texts::conceal`]. `None` where that cannot be known.
-    pub secrets: Option<Vec<Range<usize>>>,
+    pub secrets: Option<Vec<Place>>,
 }
 
 impl<T> Reading<T> {
@@ -163,10 +168,22 @@ impl Texts {
         document
     }
 
-    /// Lets the lines of a private document be shown, with these bytes blotted out.
-    pub fn conceal(&mut self, document: DocumentId, secrets: Vec<Range<usize>>) {
-        if let Some(found) = self.documents.get_mut(document.0) {
-            found.secrecy = Secrecy::But(secrets);
+    /// Lets the lines of the private documents be shown, with what stands at these places blotted out.
+    pub fn conceal(&mut self, secrets: &[Place]) {
+        for (number, found) in self.documents.iter_mut().enumerate() {
+            if matches!(found.secrecy, Secrecy::Unknown) {
+                let ours = secrets.iter().filter(|place| place.document == number);
+                found.secrecy = Secrecy::But(ours.map(|place| place.range()).collect());
+            }
+        }
+    }
+
+    /// Blots out more, where lines are shown at all.
+    pub fn conceal_more(&mut self, secrets: &[Place]) {
+        for place in secrets {
+            if let Some(Document { secrecy: Secrecy::But(ranges), .. }) = self.documents.get_mut(place.document) {
+                ranges.push(place.range());
+            }
         }
     }
 
@@ -183,30 +200,46 @@ impl Texts {
 
     /// Reads a document as a `T`.
     pub fn read<T: DeserializeOwned>(&self, document: DocumentId) -> Reading<T> {
-        let Some(found) = self.documents.get(document.0) else {
-            return Reading::failed(Vec::new());
-        };
+        match self.parsed(document) {
+            Ok((root, faults)) => self.walked(walk::Origin { document: document.0, sealed: None }, &root, faults),
+            Err(faults) => Reading::failed(faults),
+        }
+    }
+
+    fn walked<T: DeserializeOwned>(
+        &self,
+        origin: walk::Origin,
+        root: &toml::Spanned<DeValue<'_>>,
+        mut faults: Vec<Fault>,
+    ) -> Reading<T> {
+        // The second value of a key that stands twice is in no table: it might be a secret.
+        let known = faults.is_empty();
+        let discreet = self.documents.get(origin.document).is_some_and(|document| !matches!(document.secrecy, Secrecy::Public));
+        let walk::Outcome { value, found: refused, secrets } = walk::read(origin, discreet, root);
+        faults.extend(refused.into_iter().map(|(place, message, hint)| Fault { hint, ..self.placed(place, message) }));
+        let order = |fault: &Fault| self.documents.iter().position(|document| document.name == fault.file);
+        faults.sort_by_cached_key(|fault| (order(fault), fault.span.start, fault.message.clone()));
+        faults.truncate(MOST_FAULTS);
+        Reading { value, faults, secrets: known.then_some(secrets) }
+    }
+
+    /// The table of a document. A key that stands twice is a fault, but the rest can be read.
+    fn parsed(&self, document: DocumentId) -> Result<(toml::Spanned<DeValue<'_>>, Vec<Fault>), Vec<Fault>> {
+        let Some(found) = self.documents.get(document.0) else { return Err(Vec::new()) };
         if let Some((span, message)) = &found.broken {
-            return Reading::failed(vec![self.fault_at(document, span.clone(), message.clone())]);
+            return Err(vec![self.fault_at(document, span.clone(), message.clone())]);
         }
         if let Some(span) = too_deep(&found.text) {
             let message = format!("the key has more than {MOST_KEY_PARTS} parts");
-            return Reading::failed(vec![self.fault_at(document, span, message)]);
+            return Err(vec![self.fault_at(document, span, message)]);
         }
         let (table, errors) = DeTable::parse_recoverable(&found.text);
-        let mut faults = self.syntax_faults(document, &errors);
+        let faults = self.syntax_faults(document, &errors);
         // After a syntax error the rest of the table is a guess, except where a key is only there twice.
         if errors.iter().any(|error| error.message() != DUPLICATE) {
-            return Reading::failed(faults);
+            return Err(faults);
         }
-        let root = toml::Spanned::new(table.span(), DeValue::Table(table.into_inner()));
-        let discreet = !matches!(found.secrecy, Secrecy::Public);
-        let walk::Outcome { value, found: refused, secrets } = walk::read(document.0, discreet, &root);
-        faults.extend(refused.into_iter().map(|(span, message, hint)| Fault { hint, ..self.fault_at(document, span, message) }));
-        faults.sort_by(|a, b| (a.span.start, &a.message).cmp(&(b.span.start, &b.message)));
-        faults.truncate(MOST_FAULTS);
-        // The second value of a key that stands twice is in no table: it might be a secret.
-        Reading { value, faults, secrets: errors.is_empty().then_some(secrets) }
+        Ok((toml::Spanned::new(table.span(), DeValue::Table(table.into_inner())), faults))
     }
 
     fn syntax_faults(&self, document: DocumentId, errors: &[toml::de::Error]) -> Vec<Fault> {
@@ -216,9 +249,11 @@ impl Texts {
         for error in errors {
             let span = error.span().unwrap_or(text.len()..text.len());
             let key = text.get(span.clone()).unwrap_or_default();
+            let which =
+                if self.is_sealed(document.0) { "this key".to_owned() } else { format!("the key {}", refusal::quoted(key)) };
             let fault = match error.message() {
                 DUPLICATE => self
-                    .fault_at(document, span.clone(), format!("the key {} is already there", refusal::quoted(key)))
+                    .fault_at(document, span.clone(), format!("{which} is already there"))
                     .hint("a key may stand only once in its table: remove one of the two"),
                 other => self.fault_at(document, span.clone(), format!("this is not TOML: {}", refusal::escaped(other))),
             };
@@ -230,8 +265,12 @@ impl Texts {
         faults
     }
 
-    /// A fault at a place.
-    pub fn fault(&self, place: Place, message: impl Into<String>) -> Fault {
+    /// A fault at a place; of a sealed document it repeats nothing.
+    pub fn fault(&self, place: Place, message: impl Into<Told>) -> Fault {
+        self.placed(place, self.told(place, message.into()))
+    }
+
+    fn placed(&self, place: Place, message: String) -> Fault {
         self.fault_at(DocumentId(place.document), place.start..place.end, message)
     }
 
@@ -267,7 +306,7 @@ impl Texts {
         let line = line.strip_suffix('\r').unwrap_or(line);
         match &found.secrecy {
             Secrecy::Public => Some((line.into(), start)),
-            Secrecy::Unknown => None,
+            Secrecy::Unknown | Secrecy::Sealed(_) => None,
             Secrecy::But(secrets) => Some((blotted(line, start, secrets), start)),
         }
     }
@@ -350,16 +389,18 @@ impl<'a> Faults<'a> {
     }
 
     /// A fault without a hint.
-    pub fn add(&mut self, place: Place, message: impl Into<String>) {
+    pub fn add(&mut self, place: Place, message: impl Into<Told>) {
         if !place.is_hole() {
             self.found.push(self.texts.fault(place, message));
         }
     }
 
     /// A fault with the next action.
-    pub fn add_with_hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn add_with_hint(&mut self, place: Place, message: impl Into<Told>, hint: impl Into<Told>) {
         if !place.is_hole() {
-            self.found.push(self.texts.fault(place, message).hint(hint));
+            let fault = self.texts.fault(place, message);
+            let hint = self.texts.hinted(place, hint.into());
+            self.found.push(Fault { hint, ..fault });
         }
     }
 

@@ -19,6 +19,7 @@
 //! | [`load_balancer`] | `[load_balancer]` |
 //! | [`conceal`] | a profile without its secrets, for other eyes |
 //! | [`files`] | `[[file]]`, `[report]` |
+//! | [`sealed`] | the encrypted part of a profile, and the keys for it |
 //! | [`secret`] | values that never print |
 //! | [`address`] | prefixes, ranges, endpoints |
 //! | `check`, [`rules`] | what all sections are checked with |
@@ -47,6 +48,7 @@ pub mod rule;
 pub mod rules;
 #[cfg(any(test, feature = "schema"))]
 pub mod schema;
+pub mod sealed;
 pub mod secret;
 pub mod size;
 #[cfg(test)]

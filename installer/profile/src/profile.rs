@@ -3,8 +3,9 @@
 use serde::Deserialize;
 
 use crate::check::{Check, Text};
-use crate::document::{Fault, Faults, Located, Place, Style, Texts};
+use crate::document::{DocumentId, Fault, Faults, Located, Reading, Style, Texts};
 use crate::node::Role;
+use crate::secret::Secret;
 use crate::{access, cluster, files, load_balancer, machine, network, node, registry};
 
 /// The schema this program reads.
@@ -24,7 +25,8 @@ pub struct Written {
     /// Lets this profile follow one with a higher `serial`; `false` by default.
     #[serde(default)]
     pub allow_older: bool,
-    /// An age file (armored) for the machine's key; it holds TOML that is put over this profile.
+    /// An age file (armored) for this machine's key: TOML of this schema, put over the profile. `ingot profile encrypt`
+    /// makes it. Tables of both become one, lists of tables are joined, and any other key stands in one of the two only.
     pub encrypted: Option<Text>,
     /// Who this machine is.
     pub node: node::Written,
@@ -42,7 +44,7 @@ pub struct Written {
     /// Who may log in; nobody by default.
     #[serde(default)]
     pub access: access::Written,
-    /// Container registries.
+    /// Container registries; not for load balancers.
     #[serde(default)]
     pub registry: Vec<registry::Written>,
     /// Proxy for what the machine fetches; none by default.
@@ -74,7 +76,7 @@ pub struct Profile {
     pub serial: u64,
     /// It may follow one with a higher serial.
     pub allow_older: bool,
-    /// An age file with more of the profile.
+    /// An age file with more of the profile, which this one is without: [`Profile::parse_opened`].
     pub encrypted: Option<String>,
     /// Who this machine is.
     pub node: node::Node,
@@ -131,17 +133,55 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// What the encrypted part of a profile is called in faults.
+fn sealed_name(name: &str) -> String {
+    format!("{name} (encrypted part)")
+}
+
+/// Adds a profile, and its encrypted part where that is open.
+fn add(texts: &mut Texts, name: &str, bytes: &[u8], opened: Option<&Secret>) -> (DocumentId, Option<DocumentId>) {
+    let document = texts.add_private(name, bytes.to_vec());
+    (document, opened.map(|text| texts.add_sealed(sealed_name(name), text.expose().as_bytes().to_vec())))
+}
+
+impl Written {
+    /// Reads a profile as it is written, with its encrypted part where that is open. The texts show no secret.
+    pub fn read(name: &str, bytes: &[u8], opened: Option<&Secret>) -> (Texts, Reading<Self>) {
+        let mut texts = Texts::default();
+        let reading = match add(&mut texts, name, bytes, opened) {
+            (document, Some(sealed)) => texts.read_over(document, sealed),
+            (document, None) => texts.read(document),
+        };
+        if let Some(secrets) = &reading.secrets {
+            texts.conceal(secrets);
+        }
+        (texts, reading)
+    }
+}
+
 impl Profile {
-    /// Reads and validates a profile. `name` is what faults call it.
+    /// Reads and validates a profile, but for its encrypted part. `name` is what faults call it.
     ///
     /// # Errors
     /// All faults at once.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, Box<Refused>> {
-        let mut texts = Texts::default();
-        let document = texts.add_private(name, bytes.to_vec());
-        let reading = texts.read::<Written>(document);
-        let whole = reading.faults.is_empty();
+        Self::read(name, bytes, None)
+    }
+
+    /// Reads and validates a profile and its encrypted part, which [`crate::sealed::open`] opened, as one.
+    ///
+    /// # Errors
+    /// All faults at once; of the encrypted part they name the places only.
+    pub fn parse_opened(name: &str, bytes: &[u8], opened: &Secret) -> Result<Self, Box<Refused>> {
+        Self::read(name, bytes, Some(opened)).map(|profile| Self { encrypted: None, ..profile })
+    }
+
+    fn read(name: &str, bytes: &[u8], opened: Option<&Secret>) -> Result<Self, Box<Refused>> {
+        let (mut texts, reading) = Written::read(name, bytes, opened);
         let mut faults = Faults::new(&texts);
+        // What is missing may stand in the part that is not open.
+        let closed = opened.is_none() && reading.value.as_ref().is_some_and(|written| written.encrypted.is_some());
+        let whole = reading.faults.is_empty() && !closed;
         faults.extend(reading.faults);
         let mut check = Check { faults, whole, concealed: Vec::new() };
         let profile = reading.value.and_then(|written| validate(&mut check, &written));
@@ -150,10 +190,7 @@ impl Profile {
         match profile {
             Some(profile) if faults.is_empty() => Ok(profile),
             _ => {
-                if let Some(mut secrets) = reading.secrets {
-                    secrets.extend(concealed.into_iter().map(Place::range));
-                    texts.conceal(document, secrets);
-                }
+                texts.conceal_more(&concealed);
                 Err(Box::new(Refused { faults, texts }))
             }
         }
@@ -175,8 +212,7 @@ fn validate(check: &mut Check<'_>, written: &Written) -> Option<Profile> {
     let role = *written.node.role;
     let cluster = written.cluster.as_ref().map(|cluster| cluster::check(check, cluster, role));
     let network = network::check(check, &written.network, &written.interface);
-    // A profile with an encrypted part may have any section there.
-    let complete = check.whole && written.encrypted.is_none();
+    let complete = check.whole;
     if complete && role.is_node() && written.cluster.is_none() {
         let message = format!("a {} belongs to a cluster, but there is no `[cluster]`", role.name());
         check.faults.add(written.node.role.place(), message);
@@ -193,7 +229,7 @@ fn validate(check: &mut Check<'_>, written: &Written) -> Option<Profile> {
         network,
         time: access::check_time(check, &written.time),
         access: access::check(check, &written.access),
-        registries: registry::check(check, &written.registry),
+        registries: registry::check(check, &written.registry, role),
         proxy: registry::check_proxy(check, &written.proxy),
         state: machine::check_state(check, &written.disks.state),
         kernel: machine::check_kernel(check, &written.kernel),
@@ -224,7 +260,7 @@ fn balancer(
             Some(load_balancer::check(check, section, network, has_ca))
         }
         None => {
-            if **role == Role::LoadBalancer && check.whole && written.encrypted.is_none() {
+            if **role == Role::LoadBalancer && check.whole {
                 check.faults.add(role.place(), "a load balancer balances something, but there is no `[load_balancer]`");
             }
             None

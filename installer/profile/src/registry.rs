@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::check::{Check, Text};
 use crate::document::{Located, quoted};
+use crate::node::Role;
 use crate::rule::Rule;
 use crate::rules;
 use crate::secret::SecretSource;
@@ -84,7 +85,10 @@ const PASSWORD: Rule = Rule {
     holds: |text| crate::rule::only(text, 1000, |c| c.is_ascii_graphic()),
 };
 
-pub(crate) fn check(check: &mut Check<'_>, written: &[Written]) -> Vec<Registry> {
+pub(crate) fn check(check: &mut Check<'_>, written: &[Written], role: Role) -> Vec<Registry> {
+    for registry in written.iter().filter(|_| !role.is_node()) {
+        check.faults.add_with_hint(registry.host.place(), "a load balancer fetches no images", "leave `[[registry]]` out");
+    }
     check.twice("registry", written.iter().map(|registry| &registry.host));
     let mut registries = Vec::new();
     for registry in written {
@@ -110,7 +114,7 @@ pub(crate) fn check_proxy(check: &mut Check<'_>, written: &WrittenProxy) -> Opti
     let http = written.http.as_ref().map(|url| check.url(url, &rules::URL));
     let https = written.https.as_ref().map(|url| check.url(url, &rules::URL));
     let first = http.clone().or(https.clone());
-    if let (None, Some(entry)) = (&first, written.none_for.first()) {
+    if let (None, Some(entry), true) = (&first, written.none_for.first(), check.whole) {
         check.faults.add(entry.place(), "`[proxy]` names no proxy: expected `http` or `https`");
     }
     let first = first?;
@@ -121,13 +125,14 @@ fn login(check: &mut Check<'_>, name: Option<&Text>, password: Option<&Located<S
     match (name, password) {
         (Some(name), Some(password)) => Some((check.text(name, &rules::REMOTE_USER), check.secret(password, &PASSWORD))),
         (None, None) => None,
-        (Some(name), None) => {
+        (Some(name), None) if check.whole => {
             check.faults.add(name.place(), "there is a `username` without a `password`");
             None
         }
-        (None, Some(password)) => {
+        (None, Some(password)) if check.whole => {
             check.faults.add(password.place(), "there is a `password` without a `username`");
             None
         }
+        _ => None,
     }
 }

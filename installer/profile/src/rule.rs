@@ -1,6 +1,6 @@
 //! Rules for texts: what a name, a path or an address looks like, and how a person is told.
 
-use crate::document::quoted;
+use crate::document::{Told, quoted};
 
 /// A rule for a text.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,11 @@ impl Rule {
     /// Why this text does not.
     pub fn told(&self, text: &str) -> String {
         format!("{} is no {}: expected {}", quoted(text), self.what, self.expected)
+    }
+
+    /// The same for a document that may be sealed.
+    pub(crate) fn refused(&self, text: &str) -> Told {
+        Told::with_value(self.told(text), format!("this is no {}: expected {}", self.what, self.expected))
     }
 }
 

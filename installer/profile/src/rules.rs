@@ -178,7 +178,7 @@ pub const SYSCTL: Rule = Rule {
     holds: |text| {
         only(text, 200, |c| alnum(c) || "-_./".contains(c))
             && text.contains('.')
-            && text.split('.').all(|part| !part.is_empty() && part != "/")
+            && text.split('.').all(|part| !part.is_empty() && !part.starts_with('/') && !part.ends_with('/'))
             && !text.contains("//")
             && !text.contains("..")
     },

@@ -1,5 +1,7 @@
 //! Whole profiles: the samples, one that fills every field, hostile ones, and secrets.
 
+mod strings;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

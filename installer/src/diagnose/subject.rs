@@ -62,10 +62,14 @@ pub struct Subject {
 impl Subject {
     /// Looks at the machine. What cannot be read is as if it was not there: `diagnose` is for machines that are not well.
     pub fn of(machine: &dyn Machine) -> Self {
-        let (profile, text, refused) = profile_of(machine);
+        let (current, text, refused) = profile_of(machine);
         let mut known = credentials(machine);
-        let Concealed { text: shown, secrets: inline } = conceal(text.as_bytes());
+        let Concealed { text: shown, secrets: inline } = conceal(text.as_bytes(), None);
         known.extend(inline);
+        let profile = current.map(|(profile, inline)| {
+            known.extend(inline);
+            profile
+        });
         let found = profile.as_ref().map(|profile| secrets::present(machine, profile)).unwrap_or_default();
         known.extend(profile.iter().flat_map(secrets::named).filter_map(|source| found.get(source).ok().cloned()));
         let net = machine.net();
@@ -120,21 +124,26 @@ pub(crate) fn via(profile: &Profile, secrets: &Secrets) -> Option<Via> {
     Some(Via { url: proxy.https.clone(), login, none_for: crate::steps::outside::none_for(profile, proxy).join(",") })
 }
 
-/// The profile this machine would take; else the one it kept, with the reason.
-fn profile_of(machine: &dyn Machine) -> (Option<Profile>, String, Option<Failure>) {
+/// A profile and the secrets in it.
+type Known = (Profile, Vec<Secret>);
+
+/// The profile this machine would take; else the one it kept, with the reason. And its text.
+fn profile_of(machine: &dyn Machine) -> (Option<Known>, String, Option<Failure>) {
     match sequence::accepted(machine, &Source::Any) {
-        Ok((profile, text)) => (Some(profile), text, None),
+        Ok(current) => (Some((current.profile, current.inline)), current.text, None),
         Err(failure) => {
             let kept = machine.read(KEPT).ok().flatten().filter(|bytes| bytes.len() <= PROFILE_LIMIT).unwrap_or_default();
-            let profile = Profile::parse("the profile that was kept", &kept).ok();
-            (profile, String::from_utf8_lossy(&kept).into_owned(), Some(failure))
+            const NAME: &str = "the profile that was kept";
+            let outer = || Profile::parse(NAME, &kept).ok().map(|profile| (profile, Vec::new()));
+            let known = sequence::read(machine, NAME, &kept).ok().or_else(outer);
+            (known, String::from_utf8_lossy(&kept).into_owned(), Some(failure))
         }
     }
 }
 
 /// All credentials but the profile itself: nobody knows what is in them.
 fn credentials(machine: &dyn Machine) -> Vec<Secret> {
-    let mut found = Vec::new();
+    let mut found: Vec<Secret> = secrets::keys(machine).into_iter().collect();
     for folder in FOLDERS.map(str::to_owned).into_iter().chain(machine.credentials()) {
         for name in machine.list(&folder).unwrap_or_default() {
             if !name.starts_with("ingot.profile") {

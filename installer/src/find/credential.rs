@@ -4,7 +4,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{Found, Held, PROFILE_LIMIT, Reader, absent, optional, smbios};
+use super::{Found, Held, PROFILE_LIMIT, Reader, absent, disk, optional, smbios};
 
 const NAME: &str = "ingot.profile";
 const SIGNATURE: &str = "ingot.profile.sig";
@@ -16,6 +16,29 @@ const TABLE: &str = "/sys/firmware/dmi/tables/DMI";
 const FW_CFG: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials";
 /// Longest SMBIOS table that is read, in bytes.
 const TABLE_LIMIT: usize = 4 << 20;
+
+/// Folder of credentials on a disk labelled `INGOT`.
+const ON_DISK: &str = "credentials";
+
+/// The bytes of a credential that a profile names: in these folders, else from SMBIOS, fw_cfg, or a file on a disk labelled
+/// `INGOT`.
+///
+/// # Errors
+/// What is there is broken.
+pub(crate) fn named(reader: &dyn Reader, folders: &[String], name: &str, limit: usize) -> Result<Option<Vec<u8>>, String> {
+    for folder in folders {
+        if let Some(bytes) = optional(reader, &format!("{folder}/{name}"), limit)? {
+            return Ok(Some(bytes));
+        }
+    }
+    if let Some(bytes) = credential(&strings(reader)?, name)?.filter(|bytes| bytes.len() <= limit) {
+        return Ok(Some(bytes));
+    }
+    if let Some(bytes) = optional(reader, &format!("{FW_CFG}/{name}/raw"), limit)? {
+        return Ok(Some(bytes));
+    }
+    disk::labelled_file(reader, &format!("{ON_DISK}/{name}"), limit)
+}
 
 /// Reads all four places.
 pub(super) fn look(reader: &dyn Reader, found: &mut Found) {

@@ -118,6 +118,21 @@ pub(super) fn look_labelled(volumes: &mut [Mounted], names: &[String], found: &m
     }
 }
 
+/// A file on the disks labelled `INGOT`: two that differ are an error.
+pub(super) fn labelled_file(reader: &dyn Reader, path: &str, limit: usize) -> Result<Option<Vec<u8>>, String> {
+    let mut held: Option<(Vec<u8>, String)> = None;
+    for mut mounted in volumes(reader, &mut Found::default()).into_iter().filter(|mounted| mounted.is(LABEL)) {
+        let Some(bytes) = file(&mut *mounted.volume, path, limit)? else { continue };
+        match &held {
+            Some((first, device)) if *first != bytes => {
+                return Err(format!("broken: expected one {path}, found two that differ, on {device} and {}", mounted.device));
+            }
+            _ => held = Some((bytes, mounted.device)),
+        }
+    }
+    Ok(held.map(|(bytes, _)| bytes))
+}
+
 /// Whether there is such a file, broken or not.
 fn look_at(mounted: &mut Mounted, path: &str, disk: &str, found: &mut Found) -> bool {
     let source = format!("{path} on {disk}");

@@ -36,6 +36,7 @@ mod volume;
 #[cfg(test)]
 mod volume_tests;
 
+pub(crate) use credential::named;
 pub(crate) use disk::product_uuid;
 pub(crate) use kvp::identifier as hyperv_identifier;
 #[cfg(test)]

@@ -264,3 +264,27 @@ fn the_system_reads_below_its_root() {
     assert_eq!(system.read("/proc/cmdline", 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     assert!(system.modified("/proc/cmdline").unwrap() > 1_000_000_000);
 }
+
+#[test]
+fn credentials_of_any_name_are_found_where_those_of_the_profile_are() {
+    let folders = ["/run/credentials/@system".to_owned()];
+    let get = |machine: &Fake| named(machine, &folders, "vrrp", 100);
+    assert_eq!(get(&Fake::default()), Ok(None));
+    assert_eq!(get(&Fake::new(&[("/run/credentials/@system/vrrp", b"a")])), Ok(Some(b"a".to_vec())));
+    let strings = structure(11, &[2], &["io.systemd.credential:vrrp=b", "io.systemd.credential:vrrp2=x"]);
+    assert_eq!(get(&Fake::new(&[("/sys/firmware/dmi/entries/11-0/raw", &strings)])), Ok(Some(b"b".to_vec())));
+    let path = "/sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/vrrp/raw";
+    assert_eq!(get(&Fake::new(&[(path, b"c")])), Ok(Some(b"c".to_vec())));
+    // A file of its own beside the profile.
+    let disk = |label: &str, text: &[u8]| fat(label, 16, &[("profile.toml", PROFILE), ("credentials/vrrp", text)]);
+    assert_eq!(get(&Fake::default().disk("vdb", disk("INGOT", b"d"))), Ok(Some(b"d".to_vec())));
+    let iso = iso("INGOT", "genisoimage -R", &[("credentials/vrrp", b"d")]);
+    assert_eq!(get(&Fake::default().disk("sr0", iso)), Ok(Some(b"d".to_vec())));
+    assert_eq!(get(&Fake::default().disk("vdb", disk("OTHER", b"d"))), Ok(None));
+    let two = Fake::default().disk("vdb", disk("INGOT", b"d")).disk("vdc", disk("INGOT", b"e"));
+    assert!(get(&two).unwrap_err().contains("found two that differ"));
+    assert!(get(&Fake::default().disk("vdb", disk("INGOT", &[b'x'; 101]))).is_err(), "larger than is read");
+    // The first place counts.
+    let both = Fake::new(&[("/run/credentials/@system/vrrp", b"a"), (path, b"c")]).disk("vdb", disk("INGOT", b"d"));
+    assert_eq!(get(&both), Ok(Some(b"a".to_vec())));
+}

@@ -208,8 +208,8 @@ pub trait Machine {
     /// A line for the person at the screen.
     fn say(&self, line: &str);
 
-    /// Whether lines also go over serial lines; so it is until this is called.
-    fn serial(&self, on: bool);
+    /// Whether lines go to screens and over serial lines; to both until this is called.
+    fn consoles(&self, screens: bool, serial: bool);
 
     /// Changes a file (root's, 0644, at most `most` bytes) in place, under an fcntl lock, as its other users do. What
     /// does not differ is not written.

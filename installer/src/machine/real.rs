@@ -39,6 +39,7 @@ pub struct Real {
     credentials: Option<String>,
     /// Lines go to the machine's consoles, not to standard error.
     consoles: bool,
+    screens: Cell<bool>,
     serial: Cell<bool>,
 }
 
@@ -52,6 +53,7 @@ impl Real {
             notify_socket: None,
             credentials: None,
             consoles: false,
+            screens: Cell::new(true),
             serial: Cell::new(true),
         }
     }
@@ -107,7 +109,8 @@ impl Real {
         let active = self.read(console::ACTIVE).ok().flatten().unwrap_or_default();
         let line = format!("{line}\n");
         for name in String::from_utf8_lossy(&active).split_whitespace() {
-            if self.serial.get() || console::is_screen(name) {
+            let on = if console::is_screen(name) { &self.screens } else { &self.serial };
+            if on.get() {
                 let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
                 let console = self.open_below(&format!("/dev/{name}"), flags, 0).map(File::from);
                 // Nobody may be there to read; that must not stop the machine.
@@ -312,8 +315,9 @@ impl Machine for Real {
         let _ = writeln!(io::stderr(), "{line}");
     }
 
-    fn serial(&self, on: bool) {
-        self.serial.set(on);
+    fn consoles(&self, screens: bool, serial: bool) {
+        self.screens.set(screens);
+        self.serial.set(serial);
     }
 
     fn rewrite(&self, path: &str, most: usize, change: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> io::Result<()> {

@@ -57,6 +57,7 @@ pub struct Scripted {
     pub served: RefCell<Option<(u64, Vec<u8>)>>,
     /// How often a server was asked for a profile.
     pub asked: Cell<usize>,
+    pub screens: Cell<bool>,
     pub serial: Cell<bool>,
     pub space: Space,
     pub net: Arc<Played>,
@@ -78,6 +79,7 @@ impl Scripted {
             entries: RefCell::default(),
             served: RefCell::default(),
             asked: Cell::new(0),
+            screens: Cell::new(true),
             serial: Cell::new(true),
             space: Space { total: 10 << 30, free: 8 << 30 },
             net: Arc::new(crate::tests::cluster::network(root)),
@@ -318,11 +320,14 @@ impl Machine for Scripted {
     }
 
     fn say(&self, line: &str) {
-        self.lines.borrow_mut().push(line.to_owned());
+        if self.screens.get() || self.serial.get() {
+            self.lines.borrow_mut().push(line.to_owned());
+        }
     }
 
-    fn serial(&self, on: bool) {
-        self.serial.set(on);
+    fn consoles(&self, screens: bool, serial: bool) {
+        self.screens.set(screens);
+        self.serial.set(serial);
     }
 
     fn rewrite(&self, path: &str, most: usize, change: &mut dyn FnMut(&[u8]) -> Vec<u8>) -> io::Result<()> {

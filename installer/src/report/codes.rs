@@ -71,14 +71,17 @@ codes! {
         "Role of the profile and role of the image differ. Nothing was changed.",
         "Give this machine the profile that is meant for it, or start it from the image of that role.";
     SECRET_MISSING = "INGOT-N0203" Document, "a secret that the profile names is not there",
-        "The profile refers to a systemd credential that this machine was not given. Nothing was changed.",
-        "Give the credential of that name to the machine, or write the secret into the profile's encrypted part.";
+        "The profile refers to a systemd credential that this machine was not given, or is encrypted for keys it was not given. Nothing was changed.",
+        "Give the credential of that name to the machine, at every boot; `ingot.age-identity` opens the profile's encrypted part.";
     NO_SUCH_ACCOUNT = "INGOT-N0204" Document, "a file belongs to an account that does not exist",
         "An owner or group of `[[file]]` is in neither the image nor the profile. Nothing was changed.",
         "Take an account of the image, or one of `[[access.users]]`.";
     ACCOUNT_TAKEN = "INGOT-N0205" Document, "a user of the profile has the name of an account of the image",
         "Taking it over would change who owns files of the system. Nothing was changed.",
         "Give the user another name.";
+    SEALED = "INGOT-N0206" Document, "the encrypted part of the profile cannot be opened",
+        "It is encrypted for other keys than those of the credential `ingot.age-identity`, or it is damaged. Nothing was changed.",
+        "Encrypt it for the public key that the message names (`ingot profile encrypt --to age1...`), or give the machine the key it is for.";
     UNSIGNED = "INGOT-N0301" Untrusted, "the profile is not signed",
         "This image takes signed profiles only. Nothing was changed.",
         "Sign it: `ssh-keygen -Y sign -n ingot-profile -f KEY profile.toml`, and put profile.toml.sig beside it.";

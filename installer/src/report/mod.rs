@@ -148,7 +148,7 @@ impl<'m> Report<'m> {
 
     /// From now on it is told to those whom the profile names, and without the profile's secrets.
     pub fn tell(&self, targets: Targets) {
-        self.machine.serial(targets.serial);
+        self.machine.consoles(targets.screens, targets.serial);
         if self.hyper_v && !targets.hyper_v {
             host::tell(self.machine, &[]);
         }

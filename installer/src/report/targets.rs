@@ -1,7 +1,7 @@
 //! Who is told, by the profile.
 
 use profile::Profile;
-use profile::conceal::conceal;
+use profile::access::Console;
 use profile::secret::Secret;
 
 use super::events::Sender;
@@ -19,6 +19,8 @@ use crate::{secrets, verify};
 pub struct Targets {
     /// The host, by key-value pairs of Hyper-V.
     pub hyper_v: bool,
+    /// Screens.
+    pub screens: bool,
     /// Serial consoles.
     pub serial: bool,
     /// Where events are posted.
@@ -31,15 +33,15 @@ pub struct Targets {
 
 impl Default for Targets {
     fn default() -> Self {
-        Self { hyper_v: true, serial: true, post: None, sender: Sender::default(), blot: Blot::default() }
+        Self { hyper_v: true, screens: true, serial: true, post: None, sender: Sender::default(), blot: Blot::default() }
     }
 }
 
 impl Targets {
-    /// Those of a profile, whose text is `text`.
-    pub fn of(machine: &dyn Machine, profile: &Profile, facts: &Facts, text: &str) -> Self {
+    /// Those of a profile, in which these secrets stand.
+    pub fn of(machine: &dyn Machine, profile: &Profile, facts: &Facts, inline: &[Secret]) -> Self {
         let found = secrets::present(machine, profile);
-        let mut known = conceal(text.as_bytes()).secrets;
+        let mut known = inline.to_vec();
         known.extend(secrets::named(profile).into_iter().filter_map(|source| found.get(source).ok().cloned()));
         let report = &profile.report;
         let post = report.url.as_ref().map(|url| {
@@ -57,6 +59,8 @@ impl Targets {
             image: facts.image.id.clone(),
             version: facts.image.version.clone(),
         };
-        Self { hyper_v: report.hyper_v, serial: report.serial, post, sender, blot: Blot::of(&known) }
+        let speaks = profile.access.console != Console::Off;
+        let serial = speaks && report.serial;
+        Self { hyper_v: report.hyper_v, screens: speaks, serial, post, sender, blot: Blot::of(&known) }
     }
 }

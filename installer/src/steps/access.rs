@@ -1,8 +1,9 @@
-//! sshd: its host keys, which outlive the boot, and its settings. It runs only where the profile says so.
+//! sshd: its host keys, which outlive the boot, and its settings; and login prompts on the consoles. Both only where the
+//! profile says so.
 
 use std::time::Duration;
 
-use profile::access::Access;
+use profile::access::{Access, Console};
 
 use super::files::{Files, Wanted};
 use super::{How, UnitAction, Verdict, Work, World};
@@ -28,6 +29,24 @@ pub fn sshd(access: &Access) -> Files {
         .sweep("/etc/ssh/sshd_config.d", "50-ingot")
         .tell(UnitAction::new(How::Reload, "ssh.service"))
         .tell(UnitAction::new(How::Start, "ssh.service"))
+}
+
+/// Login prompts on these consoles, where the profile wants them: images start none by themselves.
+pub fn console(access: &Access, consoles: &[String]) -> Files {
+    let login = access.console == Console::Login;
+    let mut files = Files { list: Some("/run/ingot/consoles"), ..Files::default() };
+    for name in consoles {
+        // The kernel's name for the screen in front.
+        let unit = if name == "tty0" { "getty@tty1.service".to_owned() } else { format!("serial-getty@{name}.service") };
+        if login {
+            let text = "# Made by ingot-installer.\n[Unit]\nAfter=ingot-installer.service\n";
+            files.files.push(Wanted::public(format!("/etc/systemd/system/{unit}.d/50-ingot.conf"), text));
+            files = files.tell(UnitAction::new(How::ReadUnits, "")).tell(UnitAction::new(How::Start, &unit));
+        } else {
+            files = files.tell(UnitAction::new(How::Stop, &unit));
+        }
+    }
+    files
 }
 
 fn text(bytes: Vec<u8>) -> String {

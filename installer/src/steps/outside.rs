@@ -118,24 +118,23 @@ pub fn proxy(profile: &Profile, secrets: &Secrets) -> Result<Files> {
     let units: &[&str] = if profile.node.role.is_node() { &FETCHERS } else { &[] };
     if let Some(proxy) = &profile.proxy {
         let none_for = none_for(profile, proxy);
-        let mut text = "# Made by ingot-installer.\n[Service]\n".to_owned();
+        let mut text = "# Made by ingot-installer.\n".to_owned();
         for (name, url) in [("HTTP_PROXY", &proxy.http), ("HTTPS_PROXY", &proxy.https)] {
-            let _ = writeln!(text, "Environment=\"{name}={}\"", quoted(&with_login(url, proxy, secrets)?));
+            let _ = writeln!(text, "{name}={}", with_login(url, proxy, secrets)?);
         }
-        let _ = writeln!(text, "Environment=\"NO_PROXY={}\"", none_for.join(","));
+        let _ = writeln!(text, "NO_PROXY={}", none_for.join(","));
         for unit in units {
-            files.files.push(Wanted::private(format!("/etc/systemd/system/{unit}.d/50-ingot-proxy.conf"), text.clone()));
+            // A file of its own: what stands in a unit, `systemctl show` tells to everybody.
+            let file = format!("/etc/systemd/system/{unit}.d/50-ingot-proxy");
+            let unit = format!("# Made by ingot-installer.\n[Service]\nEnvironmentFile={file}.env\n");
+            files.files.push(Wanted::private(format!("{file}.env"), text.clone()));
+            files.files.push(Wanted::public(format!("{file}.conf"), unit));
         }
     }
     for unit in units {
         files = files.tell(UnitAction::new(How::ReadUnits, "")).tell(UnitAction::new(How::Restart, unit));
     }
     Ok(files)
-}
-
-/// What systemd takes for something else in a quoted value (systemd.syntax(7)): `%`, `\` and `"`.
-fn quoted(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")
 }
 
 fn with_login(url: &str, proxy: &Proxy, secrets: &Secrets) -> Result<String> {
@@ -239,8 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_systemd_and_urls_would_misread() {
-        assert_eq!(super::quoted(r#"a%b"c\d"#), r#"a%%b\"c\\d"#);
+    fn what_urls_and_file_names_would_misread() {
         assert_eq!(super::percent("p@ss:w/rd"), "p%40ss%3Aw%2Frd");
         assert_eq!(super::folder_name("10.0.0.2:5000"), "10.0.0.2_5000_");
         assert_eq!(super::folder_name("registry.k8s.io"), "registry.k8s.io");

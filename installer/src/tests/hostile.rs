@@ -30,7 +30,7 @@ fn hostile_profiles_change_nothing() {
         fs::read_dir(golden().join("../hostile/profile")).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.retain(|path| path.extension().is_some_and(|end| end == "toml"));
     cases.sort();
-    assert!(cases.len() >= 55);
+    assert!(cases.len() >= 63);
     let root = machine_of("01-dhcp");
     for case in cases {
         let name = case.display().to_string();

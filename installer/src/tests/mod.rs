@@ -5,9 +5,11 @@ pub(crate) mod cluster;
 mod faults;
 mod golden;
 mod hostile;
+mod leaks;
 mod nodes;
 mod server;
 pub(crate) mod state;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::fs;

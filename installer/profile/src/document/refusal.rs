@@ -12,10 +12,11 @@ const LONGEST_QUOTE: usize = 60;
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub message: String,
-    /// Set where the value may hold a secret though none was expected there, as a whole table or list
-    /// is wrong: the message without what the document holds.
+    /// The message without what the document holds, where there is one.
     pub discreet: Option<Box<str>>,
-    pub hint: Option<String>,
+    /// The value may hold a secret though none was expected there, as a whole table or list is wrong.
+    pub whole: bool,
+    pub hint: Option<Box<str>>,
     /// The field that is not there, where that is the reason.
     pub missing: Option<&'static str>,
     /// The node it is about: [`super::walk`] says what the number is.
@@ -25,7 +26,15 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub fn new(message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { message: message.into(), discreet: None, hint, missing: None, node: None, span: None }
+        Self {
+            message: message.into(),
+            discreet: None,
+            whole: false,
+            hint: hint.map(Into::into),
+            missing: None,
+            node: None,
+            span: None,
+        }
     }
 
     /// Says which node it is about; the innermost one, which speaks first, stays.
@@ -37,10 +46,18 @@ impl Refusal {
         self
     }
 
+    /// A whole table or list that does not fit: the message holds nothing of it.
+    pub fn of_whole(message: String) -> Self {
+        Self { discreet: Some(message.as_str().into()), whole: true, ..Self::new(message, None) }
+    }
+
     /// A value that is none of the names allowed.
     pub fn not_one_of(found: &str, names: &[&str]) -> Self {
         let hint = super::suggest(found, names.iter().copied()).map(|name| format!("did you mean `{name}`?"));
-        Self::new(format!("expected {}, found {}", one_of(names), quoted(found)), hint)
+        Self {
+            discreet: Some(format!("expected {}, found another text", one_of(names)).into()),
+            ..Self::new(format!("expected {}, found {}", one_of(names), quoted(found)), hint)
+        }
     }
 }
 
@@ -66,7 +83,8 @@ impl de::Error for Refusal {
         let expected = words(&expected.to_string());
         let whole = matches!(found, Unexpected::Seq | Unexpected::Map) || matches!(expected.as_str(), "a table" | "a list");
         Self {
-            discreet: whole.then(|| format!("expected {expected}, found {}", kind(&found)).into()),
+            discreet: Some(format!("expected {expected}, found {}", kind(&found)).into()),
+            whole,
             ..Self::new(format!("expected {expected}, found {}", describe(&found)), None)
         }
     }
@@ -76,7 +94,8 @@ impl de::Error for Refusal {
     }
 
     fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
-        Self::new(format!("expected {}, found {length} entries", words(&expected.to_string())), None)
+        let message = format!("expected {}, found {length} entries", words(&expected.to_string()));
+        Self { discreet: Some(message.as_str().into()), ..Self::new(message, None) }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -84,7 +103,8 @@ impl de::Error for Refusal {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { missing: Some(field), ..Self::new(format!("the key `{field}` is missing"), None) }
+        let message = format!("the key `{field}` is missing");
+        Self { missing: Some(field), discreet: Some(message.as_str().into()), ..Self::new(message, None) }
     }
 }
 

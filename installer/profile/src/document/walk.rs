@@ -14,22 +14,25 @@ use super::located::{LOCATED, SECRET};
 use super::refusal::{Refusal, one_of, quoted};
 use super::{MOST_FAULTS, Place, suggest};
 
-/// A fault without its document: where, what, and the next action.
-pub(super) type Found = (Range<usize>, String, Option<String>);
+/// A fault: where, what, and the next action.
+pub(super) type Found = (Place, String, Option<String>);
+
+/// What is said of a value of a sealed document where no message without the value was thought of.
+pub(super) const UNSAID: &str = "the value does not fit: what it is is not said here, as it stands in the encrypted part";
 
 /// What came of the walk.
 pub(super) struct Outcome<T> {
     pub value: Option<T>,
     pub found: Vec<Found>,
     /// Where secrets stand, or what might be one: values of unknown keys, tables and lists that do not fit.
-    pub secrets: Vec<Range<usize>>,
+    pub secrets: Vec<Place>,
 }
 
-/// Reads `root` as a `T`, passing over it until everything fits or is a hole. `discreet`: no value
-/// of the document is repeated in a message.
-pub(super) fn read<T: DeserializeOwned>(document: usize, discreet: bool, root: &Spanned<DeValue<'_>>) -> Outcome<T> {
+/// Reads `root` as a `T`, passing over it until everything fits or is a hole. `discreet`: no value that might be a
+/// secret is repeated in a message; nothing at all is repeated of what stands in the sealed document.
+pub(super) fn read<T: DeserializeOwned>(origin: Origin, discreet: bool, root: &Spanned<DeValue<'_>>) -> Outcome<T> {
     let mut walk = Walk {
-        document,
+        origin,
         holes: BTreeSet::new(),
         missing: BTreeMap::new(),
         unknown: RefCell::default(),
@@ -59,25 +62,57 @@ pub(super) fn read<T: DeserializeOwned>(document: usize, discreet: bool, root: &
     let unknown = walk.unknown.into_inner();
     let mut secrets: Vec<Range<usize>> = walk.secrets.into_inner().into_iter().map(|(start, end)| start..end).collect();
     secrets.extend(unknown.iter().map(|key| key.value.clone()));
-    secrets.extend(
-        refusals.iter().filter(|(_, refusal)| refusal.discreet.is_some()).filter_map(|(_, refusal)| refusal.span.clone()),
-    );
+    secrets.extend(refusals.iter().filter(|(_, refusal)| refusal.whole).filter_map(|(_, refusal)| refusal.span.clone()));
     let mut found: Vec<Found> = Vec::new();
     for (node, refusal) in refusals {
         // `nmae = ...` is one slip, not an unknown key and a missing one.
         let slipped = unknown.iter().any(|key| Some(key.table) == node && key.meant.is_some() && key.meant == refusal.missing);
         if !slipped {
-            let message = refusal.discreet.filter(|_| discreet).map_or(refusal.message, String::from);
-            found.push((refusal.span.unwrap_or_default(), message, refusal.hint));
+            let span = refusal.span.unwrap_or_default();
+            let message = match refusal.discreet {
+                Some(message) if origin.is_sealed(&span) || (refusal.whole && discreet) => message.into(),
+                None if origin.is_sealed(&span) => UNSAID.to_owned(),
+                _ => refusal.message,
+            };
+            found.push((origin.place(&span), message, refusal.hint.map(String::from)));
         }
     }
-    found.extend(unknown.into_iter().map(Unknown::told));
-    Outcome { value, found, secrets }
+    found.extend(unknown.into_iter().map(|key| key.told(origin)));
+    Outcome { value, found, secrets: secrets.iter().map(|span| origin.place(span)).collect() }
+}
+
+/// Which documents the spans of a table are of: from `after` on they count in the sealed one that was put over it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    pub document: usize,
+    pub sealed: Option<Sealed>,
+}
+
+/// A document whose contents no message repeats.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sealed {
+    pub document: usize,
+    pub after: usize,
+}
+
+impl Origin {
+    pub fn is_sealed(&self, span: &Range<usize>) -> bool {
+        self.sealed.is_some_and(|sealed| span.start >= sealed.after)
+    }
+
+    pub fn place(&self, span: &Range<usize>) -> Place {
+        match self.sealed {
+            Some(Sealed { document, after }) if self.is_sealed(span) => {
+                Place { document, start: span.start.saturating_sub(after), end: span.end.saturating_sub(after) }
+            }
+            _ => Place { document: self.document, start: span.start, end: span.end },
+        }
+    }
 }
 
 /// What one pass over a document knows.
 pub(super) struct Walk {
-    document: usize,
+    origin: Origin,
     /// Values that do not fit, by [`address`].
     holes: BTreeSet<usize>,
     /// Fields that are not there, by the address of their table.
@@ -103,14 +138,17 @@ struct Unknown {
 }
 
 impl Unknown {
-    fn told(self) -> Found {
+    fn told(self, origin: Origin) -> Found {
         let hint = match self.meant {
             Some(meant) => format!("did you mean `{meant}`?"),
             None if self.there.is_some() => format!("did you mean `{}`? That is there already", self.there.unwrap_or_default()),
             None if self.fields.is_empty() => "this table takes no keys".to_owned(),
             None => format!("expected {}", one_of(self.fields)),
         };
-        (self.span, format!("unknown key {}", quoted(&self.key)), Some(hint))
+        // A secret may stand where a key should.
+        let sealed = origin.is_sealed(&self.span);
+        let message = if sealed { "unknown key".to_owned() } else { format!("unknown key {}", quoted(&self.key)) };
+        (origin.place(&self.span), message, Some(hint))
     }
 }
 
@@ -291,15 +329,9 @@ impl<'de> Deserializer<'de> for Value<'de> {
                 (Some((name, value)), 1) => {
                     visitor.visit_enum(Variant { name: name.get_ref(), value: Value { node: Node::There(value), ..self } })
                 }
-                _ => {
-                    let refusal = Refusal::new(format!("expected a table with one key, {}", one_of(names)), None);
-                    Err(Refusal { discreet: Some(refusal.message.as_str().into()), ..refusal })
-                }
+                _ => Err(Refusal::of_whole(format!("expected a table with one key, {}", one_of(names)))),
             },
-            other => {
-                let refusal = Refusal::new(format!("expected {}, found {}", one_of(names), kind(other)), None);
-                Err(Refusal { discreet: Some(refusal.message.as_str().into()), ..refusal })
-            }
+            other => Err(Refusal::of_whole(format!("expected {}, found {}", one_of(names), kind(other)))),
         }
         .map_err(|refusal| refusal.at(address(node), &node.span()))
     }
@@ -328,7 +360,7 @@ fn visit_integer<'de, V: Visitor<'de>>(number: &toml::de::DeInteger<'_>, visitor
 }
 
 pub(super) fn place(walk: &Walk, span: &Range<usize>) -> Place {
-    Place { document: walk.document, start: span.start, end: span.end }
+    walk.origin.place(span)
 }
 
 fn note_unknown(walk: &Walk, table: usize, entries: &toml::de::DeTable<'_>, fields: &'static [&'static str]) {

@@ -13,8 +13,8 @@ pub fn page() -> Result<String, serde_json::Error> {
     let mut text = "# Profiles\n\n\
         A profile says what a machine is. It is TOML, signed as a whole (`ingot profile sign`), and read at every boot.\n\
         Unknown keys are faults. `ingot profile check FILE` shows all faults at once; `#:schema profile.schema.json` in the\n\
-        first line lets editors complete and check it. Secrets are texts, or `{ credential = \"NAME\" }` for a systemd\n\
-        credential of the machine.\n\n\
+        first line lets editors complete and check it. Secrets are texts, or `{ credential = \"NAME\" }` for a credential of\n\
+        the machine; [secrets.md](secrets.md) says where these come from, and how a part of a profile is encrypted.\n\n\
         Made from the schema (`ingot profile page`); a test keeps it so.\n"
         .to_owned();
     let mut sections = vec![("the whole profile".to_owned(), &schema)];
