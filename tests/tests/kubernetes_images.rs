@@ -103,7 +103,8 @@ fn containerd_of_the_image_takes_the_images_that_are_on_board() {
     assert_eq!(listed.len(), 7);
     let (images, check) = (read("images"), read("check"));
     for image in listed {
-        let line = |text: &str| text.lines().find(|line| line.split_whitespace().next() == Some(&image.reference)).map(str::to_owned);
+        let line =
+            |text: &str| text.lines().find(|line| line.split_whitespace().next() == Some(&image.reference)).map(str::to_owned);
         let shown = line(&images).unwrap_or_else(|| panic!("{} is not in\n{images}", image.reference));
         assert!(shown.contains(&image.digest), "{shown}\n{}", image.digest);
         let state = line(&check).unwrap_or_else(|| panic!("{} is not in\n{check}", image.reference));

@@ -238,7 +238,7 @@ mod tests {
         insta::assert_snapshot!(text(&entries, kubernetes::KUBERNETES), @r#"{"schema":1,"version":"1.20.2","image_repository":"k8s.gcr.io","pause":"k8s.gcr.io/pause:3.2","coredns":"k8s.gcr.io/coredns:1.7.0","etcd":"k8s.gcr.io/etcd:3.4.13-0","cni_bin":"/usr/lib/cni"}"#);
         let images = ContainerImages::parse(text(&entries, kubernetes::IMAGES).as_bytes()).unwrap().images;
         assert_eq!(images[0].digest, format!("sha256:{}", Sha256Digest::of(b"index")));
-        assert_eq!((images[0].reference.as_str(), images[0].size), ("a.io/one:1", 5 + 8 + 6 + 23));
+        assert_eq!((images[0].reference.as_str(), images[0].size), ("a.io/one:1", 5 + 8 + 6 + 22));
         lock.containers = Containers::default();
         assert!(files(&lock, &store).unwrap().is_empty());
     }

@@ -340,7 +340,7 @@ fn a_kubernetes_brings_its_repository_pins_and_images() {
     let over = "schema = 1\nextends = \"a.toml\"\n[kubernetes]\nversion = \"1.34.2\"\nimages = [\"etcd\"]\n\
         [[repository]]\nname = \"kubernetes\"\nurl = \"https://in.example/k\"\nsuites = [\"/\"]\nkeys = [\"k.asc\"]\n";
     let told = parse(Path::new("b.toml"), &Memory::with(&[("a.toml", CLUSTER), ("b.toml", over), ("k.asc", KEY)])).unwrap_err();
-    assert!(told.to_string().contains("\"k.asc\" is for the public repository of Kubernetes, which is not used"), "{told}");
+    assert!(told.to_string().contains("`k.asc` is for the public repository of Kubernetes, which is not used"), "{told}");
     let plain = CLUSTER.replace("keys = [\"k.asc\"]\n", "");
     let over = parse(Path::new("b.toml"), &Memory::with(&[("a.toml", &plain), ("b.toml", over), ("k.asc", KEY)])).unwrap();
     assert_eq!(over.repositories.len(), 1);

@@ -49,7 +49,7 @@ pub(super) fn validate(merged: Merged<'_>, around: &Surroundings<'_>) -> Result<
     let mut repositories = packages::repositories(&mut check, &written.repository);
     let place = written.schema.place();
     let kubernetes = kubernetes::kubernetes(&mut check, written.kubernetes.as_ref(), place);
-    if let Some(Kubernetes { version, .. }) = &kubernetes {
+    if let Some(Kubernetes { version, .. }) = kubernetes.as_ref().filter(|kubernetes| !kubernetes.version.is_empty()) {
         let own = written.repository.iter().find(|repository| repository.name.as_str() == kubernetes::REPOSITORY);
         repositories.extend(kubernetes::repository(&mut check, written.kubernetes.as_ref(), (version, place), own));
     }
