@@ -68,6 +68,19 @@ enum Command {
     },
     /// Checks that this machine would take the profile, and changes nothing.
     Check(Which),
+    /// Takes this node out of its cluster: its member of etcd, its files, its pods. It joins anew when the machine starts.
+    Reset {
+        /// Also where it is the last control plane, and the cluster ends with it.
+        #[arg(long)]
+        last: bool,
+    },
+    /// Keeps routes to the pods of other nodes: a service of nodes runs this.
+    PodRoutes {
+        /// Where the cluster's API is: HOST:PORT.
+        endpoint: String,
+        /// Name of this node.
+        node: String,
+    },
     /// Asks whether HAProxy answers: keepalived runs this every second.
     CheckHaproxy,
 }
@@ -84,7 +97,7 @@ fn main() -> ExitCode {
     let machine = Real::new(&cli.root, ownership(&cli.root)).notifying(notify_socket()).with_credentials(credentials());
     let machine = machine.on_consoles(matches!(cli.command, Command::Run { console: true, .. }));
     // `run` tells its failure itself, as it tells everything.
-    let told = matches!(cli.command, Command::Run { .. } | Command::State);
+    let told = matches!(cli.command, Command::Run { .. } | Command::State | Command::Reset { .. });
     match carry_out(cli.command, &machine, cli.json) {
         Ok(code) => code,
         Err(failure) => {
@@ -118,6 +131,8 @@ fn carry_out(command: Command, machine: &Real, json: bool) -> Result<ExitCode> {
         Command::Check(which) => print("check", sequence::check(machine, &which.source())?, json),
         Command::State => sequence::state(machine),
         Command::CheckHaproxy => installer::roles::load_balancer::health::check(machine),
+        Command::Reset { last } => sequence::reset(machine, last),
+        Command::PodRoutes { endpoint, node } => installer::roles::kubernetes::routes::keep(machine, &endpoint, &node),
         Command::Run { which, .. } => sequence::run(machine, &which.source()),
         Command::Diagnose { bundle } => return diagnosed(machine, bundle.as_deref(), json),
         Command::Status { wait } => status(machine, Duration::from_secs(wait), json),

@@ -65,6 +65,17 @@ pub fn state(machine: &dyn Machine) -> Result<()> {
     state::open_or_make(world, profile).inspect_err(|failure| report.failed(failure))
 }
 
+/// Takes this node out of its cluster.
+///
+/// # Errors
+/// With a code; it was told already.
+pub fn reset(machine: &dyn Machine, last: bool) -> Result<()> {
+    let report = Report::new(machine);
+    let world = World { machine, report: &report };
+    report.stage("reset");
+    crate::roles::kubernetes::leave::leave(world, last).inspect_err(|failure| report.failed(failure))
+}
+
 /// What the sources hold once the devices of the machine are there.
 fn when_settled(world: World<'_>) -> Found {
     let settle = Command::new("/usr/bin/udevadm", &["settle", "--timeout=30"]).within(Duration::from_secs(40));

@@ -178,9 +178,16 @@ const VERSION: Rule = Rule {
 
 const CA_KEY: Rule = Rule {
     what: "PEM private key",
-    expected: "one block from `-----BEGIN ... PRIVATE KEY-----` to its end",
-    holds: |text| ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"].iter().any(|kind| rules::pem(text, kind)),
+    expected: "one block from `-----BEGIN ... PRIVATE KEY-----` to its end: an RSA key, or an EC key as `openssl ec -in KEY` writes it",
+    holds: |text| ["EC PRIVATE KEY", "RSA PRIVATE KEY"].iter().any(|kind| rules::pem(text, kind)) || pkcs8_rsa(text),
 };
+
+/// kubeadm takes RSA keys alone in this form (RFC 5208: the kind of the key stands first).
+fn pkcs8_rsa(text: &str) -> bool {
+    let body: String =
+        text.lines().filter(|line| !line.starts_with("-----")).flat_map(|line| line.trim().chars()).take(48).collect();
+    rules::pem(text, "PRIVATE KEY") && body.contains("qhkiG9w0BAQEF")
+}
 
 const ENCRYPTION_KEY: Rule = Rule {
     what: "key",
@@ -290,5 +297,26 @@ fn check_join(check: &mut Check<'_>, written: &WrittenJoin, cluster: &Written, r
         certificate_key: written.certificate_key.as_ref().map(|key| check.secret(key, &rules::CERTIFICATE_KEY)),
         ca_key: written.ca_key.as_ref().map(|key| check.secret(key, &CA_KEY)),
         wait_secs: check.number(written.wait_secs.as_ref(), "wait_secs", 10..=86400, 1800),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_kubeadm_takes() {
+        let key = |kind: &str, body: &str| format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+        for (kind, body, taken) in [
+            ("EC PRIVATE KEY", "MHcCAQEEIBs", true),
+            ("RSA PRIVATE KEY", "MIIEpAIBAAKCAQEA", true),
+            ("PRIVATE KEY", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ", true),
+            ("PRIVATE KEY", "MIIJQgIBADANBgkqhkiG9w0BAQEFAASCCSwwggkoAgEAAoICAQ", true),
+            ("PRIVATE KEY", "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg", false),
+            ("PRIVATE KEY", "MC4CAQAwBQYDK2VwBCIEIA", false),
+            ("CERTIFICATE", "MIIB", false),
+        ] {
+            assert_eq!(CA_KEY.holds(&key(kind, body)), taken, "{kind} {body}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The ConfigMap kube-public/cluster-info, which everybody may read: the CA of a cluster, and for each bootstrap token a
-//! signature over it (JWS in compact form without its payload, HMAC-SHA256 keyed by the whole token), so that who has
+//! signature over it (JWS in compact form without its payload, HMAC-SHA256 keyed by the token's secret part), so that who has
 //! the token can tell it from a forged one. The cluster removes the signature of a token that expired.
 
 use base64::Engine;
@@ -45,7 +45,7 @@ impl ClusterInfo {
 
     /// Whether it is vouched for by this token (`id.secret`).
     pub fn vouch(&self, token: &Secret) -> Vouch {
-        let id = token.expose().split('.').next().unwrap_or_default();
+        let (id, secret) = token.expose().split_once('.').unwrap_or_default();
         let Some(signature) = self.signatures.get(&format!("jws-kubeconfig-{id}")) else { return Vouch::None };
         let mut parts = signature.trim().split('.');
         let (Some(header), Some(""), Some(mac), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
@@ -60,7 +60,7 @@ impl ClusterInfo {
             });
         let Ok(mac) = URL_SAFE_NO_PAD.decode(mac) else { return Vouch::Bad };
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(&self.kubeconfig));
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, token.expose().as_bytes());
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
         if hs256 && ring::hmac::verify(&key, signed.as_bytes(), &mac).is_ok() { Vouch::Good } else { Vouch::Bad }
     }
 

@@ -217,6 +217,9 @@ codes! {
     CERTIFICATES_GONE = "INGOT-N1012" Later, "the control plane's certificates are no longer kept in the cluster",
         "The cluster forgets them two hours after the first control plane put them there.",
         "Start the first control plane again: it puts them there at each start. This machine tries again by itself.";
+    QUORUM = "INGOT-N1013" Failed, "etcd would lose its quorum",
+        "`reset` was asked on a control plane whose leaving would leave too few well members of etcd to decide, or none. Nothing was changed.",
+        "Bring the other control planes back first; where the cluster shall end with this machine, `ingot-installer reset --last`.";
     DNS_SILENT = "INGOT-N1101" Missing, "a name server does not answer",
         "`diagnose` sent each name server of the profile (or of the network) a question, and one did not answer in time, or refused.",
         "Check `[network] dns`, and that UDP port 53 is open from this machine to the server named.";

@@ -17,7 +17,7 @@ const IMAGE: &str = "/usr/share/ingot/addons";
 /// Those of the profile.
 pub const OWN: &str = "/etc/add-ons";
 /// Digest of what was applied last.
-const DONE: &str = "/etc/kubernetes/ingot-addons";
+pub const DONE: &str = "/etc/kubernetes/ingot-addons";
 
 /// An API that has just started refuses now and then.
 const WAIT: Duration = Duration::from_secs(180);

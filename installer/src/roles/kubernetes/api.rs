@@ -25,6 +25,9 @@ const CA: &str = "/etc/kubernetes/pki/ca.crt";
 
 const WITHIN: Duration = Duration::from_secs(5);
 
+/// The Nodes of a large cluster: some 10 KiB each.
+const LIMIT: usize = 64 << 20;
+
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum As {
@@ -54,7 +57,7 @@ pub fn get(machine: &dyn Machine, endpoint: &Endpoint, who: As, path: &str) -> R
     let Some(ca) = read_text(machine, CA)? else { return Ok(Answer::Silent(format!("there is no {CA}"))) };
     let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
     let url = format!("https://{host}:{}{path}", endpoint.port);
-    let ask = Ask { own: Some(own), within: WITHIN, ..Ask::get(url, Whom::Roots(ca.into_bytes()), at(machine)) };
+    let ask = Ask { own: Some(own), within: WITHIN, limit: LIMIT, ..Ask::get(url, Whom::Roots(ca.into_bytes()), at(machine)) };
     Ok(match machine.net().ask(&ask) {
         Err(no) => Answer::Silent(no.reason),
         Ok(reply) if reply.status == 404 => Answer::Missing,

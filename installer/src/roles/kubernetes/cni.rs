@@ -57,7 +57,7 @@ fn subnets(text: &str) -> Option<Vec<Prefix>> {
 }
 
 /// The networks of pods that a Node object names.
-fn given(node: &Value) -> Vec<Prefix> {
+pub(super) fn given(node: &Value) -> Vec<Prefix> {
     let many = node.pointer("/spec/podCIDRs").and_then(Value::as_array).cloned().unwrap_or_default();
     let one = node.pointer("/spec/podCIDR").cloned();
     let all = if many.is_empty() { one.into_iter().collect() } else { many };

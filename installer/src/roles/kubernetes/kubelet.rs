@@ -20,7 +20,7 @@ pub const UNIT: &str = "kubelet.service";
 const FILE: &str = "/etc/default/kubelet";
 
 /// The kubelet's thresholds by default, which naming one of them takes away.
-const EVICTION: &str = "nodefs.available=10%,nodefs.inodesFree=5%,imagefs.available=15%";
+const EVICTION: &str = "nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%";
 
 /// The step `kubelet`: its arguments; it is started once this machine is part of its cluster, before that by kubeadm.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ fn arguments(profile: &Profile, facts: &Facts) -> BTreeMap<String, String> {
     if !reserved.is_empty() {
         set("system-reserved", reserved.join(","));
     }
-    set("eviction-hard", format!("memory.available={eviction_memory},{EVICTION}"));
+    set("eviction-hard", format!("memory.available<{eviction_memory},{EVICTION}"));
     set("image-gc-high-threshold", image_gc_percent.to_string());
     set("image-gc-low-threshold", image_gc_percent.saturating_sub(5).to_string());
     if let Some(address) = profile.kubelet.node_address {

@@ -6,6 +6,7 @@
 //! | `containerd` | local | its configuration ([`containerd`]) |
 //! | `kubelet` | local | its arguments; it is started where this machine is part of its cluster ([`kubelet`]) |
 //! | `control-plane-files` | local | encryption of Secrets, token of load balancers, audit policy ([`control_plane`]) |
+//! | `pod-routes` | local | the unit that keeps routes to the pods of other nodes ([`routes`]) |
 //! | `container-images` | network | the images on board are imported and pinned ([`images`]) |
 //! | `cluster` | network | makes or joins the cluster; cannot be undone ([`member`], [`kubeadm`], [`config`]) |
 //! | `pod-network` | network | the built-in bridge ([`cni`]) |
@@ -13,7 +14,7 @@
 //! | `node` | network | labels, annotations, taints; Ready ([`node`]) |
 //! | `join-material` | network, first control plane | bootstrap token and certificates for others ([`material`]) |
 //!
-//! A later boot renders the local ones again, and asks the API once whether the node is Ready ([`api`]).
+//! `ingot-installer reset` takes a node out of its cluster ([`leave`]). A later boot renders the local ones again, and asks the API once whether the node is Ready ([`api`]).
 //! Files: `/usr/share/ingot/kubernetes.json` ([`release`]), `/usr/share/ingot/container-images/`,
 //! `/usr/share/ingot/addons/`, `/etc/add-ons/`.
 
@@ -26,11 +27,13 @@ pub mod control_plane;
 pub mod images;
 pub mod kubeadm;
 pub mod kubelet;
+pub mod leave;
 pub mod material;
 pub mod member;
 pub mod node;
 pub mod persist;
 pub mod release;
+pub mod routes;
 
 use std::time::Duration;
 
@@ -70,11 +73,12 @@ pub fn steps(input: Input<'_>) -> Result<Vec<Step>> {
     if control_plane {
         steps.push(Step::local("control-plane-files", control_plane::files(cluster, secrets)?));
     }
+    let (name, endpoint) = (profile.node.name.clone(), cluster.endpoint.clone());
+    let wanted = cluster.cni == Cni::Bridge;
+    steps.push(Step::local("pod-routes", routes::unit(wanted, &endpoint, &name)));
     steps.push(Step::network("container-images", images::Images));
     let member = member(source)?;
     steps.push(Step { name: "cluster", phase: Phase::Network, task: Task::Irreversible(Box::new(member)) });
-    let (name, endpoint) = (profile.node.name.clone(), cluster.endpoint.clone());
-    let wanted = cluster.cni == Cni::Bridge;
     steps.push(Step::network("pod-network", cni::Bridge { wanted, node: name.clone(), endpoint: endpoint.clone() }));
     if join.first {
         let balancers = cluster.load_balancer_token.is_some();
