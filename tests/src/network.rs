@@ -63,7 +63,7 @@ impl Network {
 }
 
 /// What nspawn names the host's end of a node's cable.
-fn cable(node: &str) -> String {
+pub(crate) fn cable(node: &str) -> String {
     format!("vb-{node}").chars().take(15).collect()
 }
 

@@ -16,7 +16,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::fixture::scratch;
-use crate::network::{Network, end_groups};
+use crate::network::{Network, cable, end_groups};
 use crate::programs::{Said, must, said, tool, top};
 
 /// Partition type of the root, x86-64 (Discoverable Partitions Specification).
@@ -99,6 +99,8 @@ impl Node {
             process.wait().unwrap();
         }
         end_groups(&self.group);
+        // The kernel takes its namespace away, and the cable with it, when it has time.
+        said(&mut tool("ip", ["-n", &self.namespace, "link", "delete", &cable(&self.name)]));
     }
 
     /// Lets it power off by itself, as an operator's shutdown would.

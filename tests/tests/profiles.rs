@@ -73,6 +73,13 @@ fn it_serves_on_the_virtual_address_and_later_boots_need_no_medium() {
     assert_eq!(answer, "200", "{}", second.console);
     assert_eq!(second.fact("machine_id"), first.fact("machine_id"));
     assert_eq!((second.fact("boots"), second.fact("etc_kept")), (Some("2"), None));
+
+    // A copy of the machine has another identity: it says so, and takes no address.
+    let copy = folder.path().join("copy.qcow2");
+    copy_sparse(&disk, &copy);
+    let clone = boot_until(&release, PATIENCE, &["--keep", copy.to_str().unwrap()], &["INGOT-N0401", "ingot: ready"]);
+    clone.assert_says("INGOT-N0401");
+    assert!(!clone.console.contains("ingot: ready"), "{}", clone.console);
 }
 
 /// Boots once with these arguments, until the machine is ready.
