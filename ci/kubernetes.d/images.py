@@ -68,7 +68,12 @@ class Layer:
     def program(self, path, root):
         """A program of ROOT with the libraries it is linked to."""
         self.file(path, os.path.join(root, path))
-        waiting = [os.path.join(root, path)]
+        self.libraries(os.path.join(root, path), root)
+        self.file(f"usr/lib64/{LOADER}", os.path.realpath(os.path.join(root, LIBRARIES, LOADER)))
+
+    def libraries(self, path, root):
+        """What a program or a library is linked to, and what that is linked to."""
+        waiting = [path]
         while waiting:
             dynamic = subprocess.run(["readelf", "-dW", waiting.pop()], check=True, capture_output=True, text=True).stdout
             for name in re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic):
@@ -79,7 +84,6 @@ class Layer:
                 if inside not in self.entries:
                     self.file(inside, source)
                     waiting.append(source)
-        self.file(f"usr/lib64/{LOADER}", os.path.realpath(os.path.join(root, LIBRARIES, LOADER)))
 
     def tar(self):
         buffer = io.BytesIO()
@@ -117,6 +121,8 @@ def proxy_image(version, binaries, root):
             layer.link(inside, os.readlink(path))
         else:
             layer.file(inside, path)
+            # Loaded by iptables at run time: `statistic`, by which kube-proxy shares connections, is linked to libm.
+            layer.libraries(path, root)
     return Image(f"kube-proxy:{version}", "kube-proxy with Debian's iptables (nft) and conntrack", layer, ["/usr/local/bin/kube-proxy"])
 
 
