@@ -34,11 +34,11 @@ echo "boots=$(($(cat /var/boots 2>/dev/null || echo 0) + 1))"
 echo $(($(cat /var/boots 2>/dev/null || echo 0) + 1)) >/var/boots
 [ -e /etc/marker ] && echo "etc_kept=yes"
 touch /etc/marker
-# CPU of the installer, and of all of userspace until now, in ms (the latter in ticks of 10 ms).
-own=0
-for unit in ingot-state ingot-installer ingot-ready; do own=$((own + $(systemctl show -P CPUUsageNSec $unit.service) / 1000000)); done
+# CPU of the installer with all it runs, and of all of userspace until now, in ms (the latter in ticks of 10 ms).
+spent() { echo $(($(systemctl show -P CPUUsageNSec "$1.service") / 1000000)); }
 read -r _ user nice system _ </proc/stat
-echo "installer_cpu=$own"
+echo "state_cpu=$(spent ingot-state)"
+echo "installer_cpu=$(($(spent ingot-installer) + $(spent ingot-ready)))"
 echo "all_cpu=$(((user + nice + system) * 10))"
 echo "time=$(systemd-analyze time | head -n 1)"
 [ "$(cat /run/running)" = running ] || journalctl -b -p warning --no-pager -o cat | tail -n 60 | sed "s/^/journal: /"

@@ -148,7 +148,7 @@ impl Check<'_> {
                 self.faults.add_with_hint(
                     name.place(),
                     message,
-                    hint.unwrap_or("the path is relative to the folder of this document"),
+                    hint.unwrap_or("the path is relative to the folder of this document").to_owned(),
                 );
                 None
             }
