@@ -54,7 +54,7 @@ pub(super) fn version(kubernetes: &Kubernetes, packages: &[LockedPackage]) -> Re
         let why = format!("kubeadm has version {}, expected three numbers such as 1.34.2", kubeadm.version);
         return Err(Error::new(Kind::Document, why));
     }
-    for other in TOGETHER.into_iter().filter_map(of).filter(|other| upstream(other) != found) {
+    if let Some(other) = TOGETHER.into_iter().filter_map(of).find(|other| upstream(other) != found) {
         let why = format!("{} has version {}, kubeadm has {}: expected the same", other.name, other.version, kubeadm.version);
         return Err(Error::new(Kind::Document, why).hint("is there a pin for one of them?"));
     }

@@ -381,11 +381,11 @@ fn the_command_line_goes_before_the_definition_and_is_checked() {
         ("http://in.example/k", "1.20")
     );
     assert_eq!(definition.pins[0].version.as_deref(), Some("1.20.*"));
-    overrides.check(&[definition.clone()]).unwrap();
+    overrides.check(std::slice::from_ref(&definition)).unwrap();
     let told = load(&file).unwrap_err().to_string();
     assert!(told.contains("Release.key -o") && told.contains("--repository-key kubernetes=FILE"), "{told}");
     let misspelt = Overrides::new(&["kubernets=http://x".to_owned()], &[], None).unwrap();
-    let error = misspelt.check(&[definition.clone()]).unwrap_err();
+    let error = misspelt.check(std::slice::from_ref(&definition)).unwrap_err();
     assert!(error.kind() == Kind::Usage && error.to_string().contains("`kubernets`"), "{error}");
     let other = Definition { kubernetes: None, ..definition };
     assert!(overrides.check(&[other]).unwrap_err().to_string().contains("holds a Kubernetes"));

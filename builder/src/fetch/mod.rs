@@ -112,7 +112,7 @@ fn missing<P: Piece + Clone>((what, pieces): (&str, &[P]), store: &Store, progre
         }
         Ok(matches!(entry, store::Entry::Sound(_)))
     })?;
-    Ok(pieces.iter().zip(sound).filter_map(|(piece, sound)| (!sound).then(|| piece.clone())).collect())
+    Ok(pieces.iter().zip(sound).filter(|(_, sound)| !sound).map(|(piece, _)| piece.clone()).collect())
 }
 
 fn label(package: &LockedPackage) -> String {
