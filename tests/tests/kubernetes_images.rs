@@ -94,7 +94,7 @@ fn containerd_of_the_image_takes_the_images_that_are_on_board() {
         for i in $(seq 100); do ctr version > /dev/null 2>&1 && break; sleep 0.1; done
         ctr -n k8s.io images import --snapshotter native /usr/share/ingot/container-images/images.tar > /run/out/import.log
         ctr -n k8s.io images ls > /run/out/images
-        ctr -n k8s.io images check > /run/out/check
+        ctr -n k8s.io images check --snapshotter native > /run/out/check
         cp /usr/share/ingot/container-images/images.json /run/out/
         kill %1; wait"#;
     inside(&control_plane.join("control-plane.raw"), out.path(), script);
