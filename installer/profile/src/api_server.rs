@@ -68,7 +68,8 @@ const POLICY: Rule = Rule {
     expected: "a document with `apiVersion: audit.k8s.io/v1` and `kind: Policy`, at most 64 KiB",
     holds: |text| {
         let has = |line: &str| text.lines().any(|other| other.trim_end() == line);
-        text.len() <= 64 << 10 && has("apiVersion: audit.k8s.io/v1") && has("kind: Policy")
+        let binary = |letter: char| letter.is_control() && !['\n', '\r', '\t'].contains(&letter);
+        text.len() <= 64 << 10 && !text.contains(binary) && has("apiVersion: audit.k8s.io/v1") && has("kind: Policy")
     },
 };
 

@@ -138,10 +138,10 @@ fn every_text_of_the_schema_refuses_what_other_programs_would_obey() {
         }
     }
     assert!(fields.len() >= 75, "{} fields: {fields:?}", fields.len());
-    // What tears lines is for the contents of files alone; around a PEM block there may be blanks.
+    // What tears lines is for the contents of files alone, a policy among them; around a PEM block there may be blanks.
     let tearing: Vec<_> = free
         .iter()
-        .filter(|(field, _)| !["file.content", "file.secret"].contains(&field.as_str()))
+        .filter(|(field, _)| !["file.content", "file.secret", "cluster.api_server.audit_policy"].contains(&field.as_str()))
         .flat_map(|(field, hostile)| hostile.iter().map(move |text| (field, text)))
         .filter(|(field, text)| {
             let pem = ["ca", "ca_key"].contains(&field.rsplit('.').next().unwrap());
