@@ -135,7 +135,7 @@ fn list(machine: &dyn Machine, folder: &str) -> Result<Vec<String>> {
     machine.list(folder).map_err(|e| Failure::io("reading", folder, &e))
 }
 
-fn interfaces(machine: &dyn Machine) -> Result<Vec<Interface>> {
+pub(crate) fn interfaces(machine: &dyn Machine) -> Result<Vec<Interface>> {
     // systemd says so where it runs in one. There the card is the other end of a cable to the host, without a device.
     let container = read_text(machine, "/run/systemd/container")?.is_some();
     let mut interfaces = Vec::new();

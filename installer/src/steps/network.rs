@@ -2,6 +2,7 @@
 //! for VLANs and bonds. The former files come back when no gateway answers (see [`super::confirm`]).
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use profile::network::{BondMode, Dhcp, Interface, Link, Network};
 
@@ -186,6 +187,23 @@ impl Names {
         let text = read_text(machine, &format!("/sys/class/net/{name}/address"))?;
         Ok(text.map(|text| text.trim().to_ascii_lowercase()))
     }
+
+    /// The cards that need another name, by the names they have once udev has given its own: it may do so while we start.
+    fn waiting(&self, machine: &dyn Machine) -> Result<Vec<Named>> {
+        let mut waiting: Vec<Named> = self.0.iter().filter(|card| card.now != card.name && machine.live()).cloned().collect();
+        if waiting.is_empty() {
+            return Ok(waiting);
+        }
+        let settle = Command::new("/usr/bin/udevadm", &["settle", "--timeout=30"]).within(Duration::from_secs(40));
+        machine.run(&settle).map_err(|e| Failure::io("running", &settle.program, &e))?;
+        let there = facts::interfaces(machine)?;
+        for card in waiting.iter_mut().filter(|card| there.iter().all(|other| other.name != card.now)) {
+            if let Some(renamed) = there.iter().find(|other| other.mac == card.mac && other.driver.is_some() && !other.follows) {
+                card.now.clone_from(&renamed.name);
+            }
+        }
+        Ok(waiting)
+    }
 }
 
 impl Work for Names {
@@ -211,8 +229,7 @@ impl Work for Names {
         let rename = |from: &str, to: &str| {
             run(world.machine, &Command::new("/usr/bin/ip", &["link", "set", "dev", from, "name", to])).map(drop)
         };
-        let mut waiting: Vec<Named> =
-            self.0.iter().filter(|card| card.now != card.name && world.machine.live()).cloned().collect();
+        let mut waiting = self.waiting(world.machine)?;
         for index in 0..waiting.len() {
             // Two cards may change their names with each other: one steps aside.
             let Some(name) = waiting.get(index).map(|card| card.name.clone()) else { continue };
