@@ -90,7 +90,7 @@ fn a_control_plane_and_a_worker_meet_and_come_back_after_a_power_cut() {
     cp1.wait_for(&ready, 60);
     assert!(cp1.must(&format!("{KUBECTL} get nodes --show-labels")).contains("example.org/pool=tests"));
     assert_eq!(cp1.run(&format!("{KUBECTL} auth can-i list secrets --as ingot-load-balancer")).out.trim(), "no");
-    cp1.must(&format!("{KUBECTL} auth can-i patch services/status --as ingot-load-balancer"));
+    cp1.must(&format!("{KUBECTL} auth can-i patch services --subresource=status --as ingot-load-balancer"));
     // Pods of one node reach those of the other.
     w1.wait_for("ip route show proto 177 | grep -q 'via 10.77.0.11'", 60);
     // A power cut: both come back by themselves, and are not made again.
