@@ -141,7 +141,7 @@ fn each_way_brings_the_profile() {
     let esp = format!("{}@@1M", image.display());
     must(&mut tool("mmd", ["-i", &esp, "::/ingot"]));
     must(tool("mcopy", ["-i", &esp]).arg(&path).arg(&signature).arg("::/ingot"));
-    ready(&image, &[], "EFI system partition");
+    ready(&image, &[], "/ingot/profile.toml on the EFI system partition");
 }
 
 #[test]

@@ -17,6 +17,9 @@ use crate::find::https;
 use super::net::{Net, RealNet};
 use super::{Attributes, Command, Datagram, Machine, Output, Overheard, Space, console, process, sockets};
 
+/// How often a path is looked up again, a millisecond apart, when something was renamed or mounted meanwhile.
+const RACES: u32 = 500;
+
 /// No file the installer reads is larger.
 const MOST: u64 = 64 << 20;
 
@@ -93,7 +96,17 @@ impl Real {
         let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(mode) } else { Mode::empty() };
         let relative = path.trim_start_matches('/');
         let relative = if relative.is_empty() { "." } else { relative };
-        Ok(sys::openat2(self.root()?, relative, flags | OFlags::CLOEXEC, mode, ResolveFlags::IN_ROOT)?)
+        let mut turns = 0;
+        loop {
+            // openat2(2): a rename or mount anywhere meanwhile lets it say "again" of paths with `..`, as those in /sys are.
+            match sys::openat2(self.root()?, relative, flags | OFlags::CLOEXEC, mode, ResolveFlags::IN_ROOT) {
+                Err(Errno::AGAIN) if turns < RACES => {
+                    turns += 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                opened => return Ok(opened?),
+            }
+        }
     }
 
     /// The folder of a path, opened, and its last part.
