@@ -137,7 +137,12 @@ fn settle(machine: &dyn Machine) -> Result<()> {
         return Ok(());
     }
     for how in [How::ReadUnits, How::Reload, How::Restart, How::Start, How::Stop] {
-        let units: Vec<&str> = pending.iter().filter(|action| action.how == how).map(|action| action.unit.as_str()).collect();
+        let mut units = Vec::new();
+        for action in pending.iter().filter(|action| action.how == how) {
+            if !matches!(how, How::Reload | How::Restart) || may_run(machine, &action.unit)? {
+                units.push(action.unit.as_str());
+            }
+        }
         if units.is_empty() {
             continue;
         }
@@ -148,4 +153,12 @@ fn settle(machine: &dyn Machine) -> Result<()> {
         run(machine, &Command::new("/usr/bin/systemctl", &arguments))?;
     }
     machine.remove(PENDING).map_err(|e| Failure::io("removing", PENDING, &e))
+}
+
+/// Whether a service may have processes: the service manager makes its control group before the first of them
+/// (systemd.exec(5)), so one that has none yet reads its files when it starts. Without the tree of groups, it may.
+fn may_run(machine: &dyn Machine, unit: &str) -> Result<bool> {
+    const SLICE: &str = "/sys/fs/cgroup/system.slice";
+    let there = |path: &str| machine.attributes(path).map_err(|e| Failure::io("reading", path, &e)).map(|found| found.is_some());
+    Ok(!unit.ends_with(".service") || !there(SLICE)? || there(&format!("{SLICE}/{unit}"))?)
 }

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use installer::machine::{Machine, Ownership, Real, read_text};
 use installer::report::{STATUS, State, Status, codes};
+use installer::roles::kubernetes::leave;
 use installer::sequence::{self, Source};
 use installer::{Failure, Result, diagnose};
 
@@ -74,6 +75,11 @@ enum Command {
         #[arg(long)]
         last: bool,
     },
+    /// Takes a node out of the cluster whose machine is lost, so that another can take its place; on a control plane.
+    RemoveNode {
+        /// Its name.
+        node: String,
+    },
     /// Keeps routes to the pods of other nodes: a service of nodes runs this.
     PodRoutes {
         /// Where the cluster's API is: HOST:PORT.
@@ -132,6 +138,7 @@ fn carry_out(command: Command, machine: &Real, json: bool) -> Result<ExitCode> {
         Command::State => sequence::state(machine),
         Command::CheckHaproxy => installer::roles::load_balancer::health::check(machine),
         Command::Reset { last } => sequence::reset(machine, last),
+        Command::RemoveNode { node } => print("removed", leave::remove(machine, &node)?, json),
         Command::PodRoutes { endpoint, node } => installer::roles::kubernetes::routes::keep(machine, &endpoint, &node),
         Command::Run { which, .. } => sequence::run(machine, &which.source()),
         Command::Diagnose { bundle } => return diagnosed(machine, bundle.as_deref(), json),
@@ -173,9 +180,11 @@ fn status(machine: &dyn Machine, wait: Duration, json: bool) -> Result<()> {
     let not_ready = |message: &str| Failure::new(&codes::NOT_READY, message);
     let end = machine.uptime().saturating_add(wait);
     let mut found = read_status(machine)?;
+    let mut pause = Duration::from_millis(250);
     // One that failed is started again by the service manager: only ready ends the wait early.
     while machine.uptime() < end && found.as_ref().is_none_or(|(_, status)| status.state != State::Ready) {
-        machine.sleep(Duration::from_millis(500));
+        machine.sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(2));
         found = read_status(machine)?;
     }
     let (text, status) = found.ok_or_else(|| not_ready("the installer has not begun"))?;

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::find::{self, Candidate, Found, Undecided};
 use crate::journal::Journal;
 use crate::machine::reader::Local;
-use crate::machine::{Command, Machine};
+use crate::machine::{Machine, devices_settled};
 use crate::plan::{Input, fits, plan, show};
 use crate::report::codes::{self, Code};
 use crate::report::{Report, Targets};
@@ -80,9 +80,8 @@ pub fn reset(machine: &dyn Machine, last: bool) -> Result<()> {
 
 /// What the sources hold once the devices of the machine are there.
 fn when_settled(world: World<'_>) -> Found {
-    let settle = Command::new("/usr/bin/udevadm", &["settle", "--timeout=30"]).within(Duration::from_secs(40));
-    if let Err(error) = world.machine.run(&settle) {
-        world.report.warn(&Failure::io("running", &settle.program, &error));
+    if let Err(failure) = devices_settled(world.machine) {
+        world.report.warn(&failure);
     }
     find(world.machine, &Source::Any)
 }

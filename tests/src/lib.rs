@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`programs`] | running `ingot` and the reference tools |
 //! | [`fixture`] | releases that are built once and shared between test processes |
+//! | [`cluster`] | the plan of a cluster: profiles, and machines made of them |
 //! | [`kubernetes`] | real Kubernetes, and releases of its roles |
 //! | [`profiles`] | signed profiles, and the servers machines talk to |
 //! | [`machine`] | a virtual machine started by `ingot boot`, and what its console says |
@@ -17,6 +18,7 @@
     reason = "test code"
 )]
 
+pub mod cluster;
 pub mod fixture;
 pub mod kubernetes;
 pub mod machine;

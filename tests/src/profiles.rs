@@ -71,8 +71,9 @@ impl Authority {
     /// Made in this folder.
     pub fn new(folder: &Path) -> Self {
         let script = r#"cd "$1"
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=test-ca -keyout ca.key -out ca.crt \
-                -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign
+            openssl ecparam -name prime256v1 -genkey -noout -out ca.key
+            openssl req -x509 -key ca.key -days 3650 -subj /CN=test-ca -out ca.crt -addext basicConstraints=critical,CA:TRUE \
+                -addext keyUsage=critical,digitalSignature,keyEncipherment,keyCertSign
             openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=test-server -keyout server.key -out server.csr
             printf 'subjectAltName=IP:10.0.2.2,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n' >server.ext
             openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -extfile server.ext -out server.crt"#;
@@ -83,6 +84,11 @@ impl Authority {
     /// The CA's certificate, PEM.
     pub fn certificate(&self) -> String {
         fs::read_to_string(self.folder.join("ca.crt")).unwrap()
+    }
+
+    /// The CA's private key, PEM (SEC 1: kubeadm takes an EC key in no other form).
+    pub fn key(&self) -> String {
+        fs::read_to_string(self.folder.join("ca.key")).unwrap()
     }
 
     /// `sha256:` and the digest of the CA's public key, as kubeadm writes it.

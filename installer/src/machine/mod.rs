@@ -285,3 +285,12 @@ pub fn run(machine: &dyn Machine, command: &Command) -> crate::Result<Output> {
     let words: Vec<&str> = last.into_iter().rev().collect();
     Err(crate::Failure::new(&codes::PROGRAM_FAILED, format!("`{command}` {end}: {}", words.join(" / "))))
 }
+
+/// Waits until udev has done what it has to do with the devices the kernel has told it of, 30 s at most.
+///
+/// # Errors
+/// It cannot be asked.
+pub fn devices_settled(machine: &dyn Machine) -> crate::Result<()> {
+    let settle = Command::new("/usr/bin/udevadm", &["settle", "--timeout=30"]).within(Duration::from_secs(40));
+    machine.run(&settle).map(drop).map_err(|e| crate::Failure::io("running", &settle.program, &e))
+}

@@ -223,6 +223,9 @@ codes! {
     QUORUM = "INGOT-N1013" Failed, "etcd would lose its quorum",
         "`reset` was asked on a control plane whose leaving would leave too few well members of etcd to decide, or none. Nothing was changed.",
         "Bring the other control planes back first; where the cluster shall end with this machine, `ingot-installer reset --last`.";
+    NOT_LOST = "INGOT-N1020" Failed, "a node cannot be taken out from here",
+        "`remove-node` was asked on a machine that is no control plane, for that machine itself, or for a node that is Ready. Nothing was changed.",
+        "Run `ingot-installer remove-node NAME` on a control plane that is well, for a node whose machine is lost; on a node that lives, `ingot-installer reset`.";
     DNS_SILENT = "INGOT-N1101" Missing, "a name server does not answer",
         "`diagnose` sent each name server of the profile (or of the network) a question, and one did not answer in time, or refused.",
         "Check `[network] dns`, and that UDP port 53 is open from this machine to the server named.";

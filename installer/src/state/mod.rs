@@ -50,12 +50,12 @@ pub fn open_or_make(world: World<'_>, profile: impl FnOnce() -> Result<State>) -
     let opened = disk::find(world.machine).and_then(|disk| match &disk.state {
         Some(partition) => {
             let grown = make::grow(world, &disk)?;
-            open(world, &disk, partition, grown)
+            open(world, &disk, partition, How { grown, fresh: false })
         }
         None => {
             let state = profile()?;
             let partition = make::make(world, &disk, &state)?;
-            open(world, &disk, &partition, false)
+            open(world, &disk, &partition, How { grown: false, fresh: true })
         }
     });
     match opened {
@@ -70,13 +70,22 @@ fn mounted(machine: &dyn Machine) -> Result<bool> {
     Ok(table.lines().any(|line| line.split(' ').nth(4) == Some(MOUNT)))
 }
 
-/// Unlocks, checks and mounts it; the file system follows a partition that has `grown`.
-fn open(world: World<'_>, disk: &disk::Disk, partition: &disk::Partition, grown: bool) -> Result<()> {
+/// What was done to the partition just now.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    /// It has grown, and the file system follows.
+    grown: bool,
+    /// It was made: nothing in it can be damaged.
+    fresh: bool,
+}
+
+/// Unlocks, checks and mounts it.
+fn open(world: World<'_>, disk: &disk::Disk, partition: &disk::Partition, how: How) -> Result<()> {
     let machine = world.machine;
     let device = disk::unlock(world, &partition.device)?;
     let system = disk::file_system(machine, &device)?;
     let read_only = disk::read_only(machine, disk, partition)?;
-    if system == "ext4" && !read_only {
+    if system == "ext4" && !read_only && !how.fresh {
         disk::check(world, &device)?;
     }
     let options = if read_only { "ro,noatime,nosuid,nodev" } else { "noatime,nosuid,nodev" };
@@ -85,7 +94,7 @@ fn open(world: World<'_>, disk: &disk::Disk, partition: &disk::Partition, grown:
     if read_only {
         return Ok(());
     }
-    if grown || disk::smaller(machine, &device)? {
+    if how.grown || disk::smaller(machine, &device)? {
         run(machine, &Command::new("/usr/lib/systemd/systemd-growfs", &[MOUNT]))?;
     }
     folders(machine)

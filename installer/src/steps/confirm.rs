@@ -118,6 +118,18 @@ impl Confirm {
         Ok(found)
     }
 
+    /// Whether the kernel has a route by this gateway yet: until networkd has made it, there is nothing to ask. The tables
+    /// of the kernel (proc_pid_net(5)) hold addresses as numbers in hexadecimal.
+    fn routed(machine: &dyn Machine, gateway: &str) -> Result<bool> {
+        let (path, number) = match gateway.parse() {
+            Ok(IpAddr::V4(address)) => ("/proc/net/route", format!("{:08X}", u32::from_ne_bytes(address.octets()))),
+            Ok(IpAddr::V6(address)) => ("/proc/net/ipv6_route", format!("{:032x}", u128::from(address))),
+            Err(_) => return Ok(true),
+        };
+        let table = read_text(machine, path)?;
+        Ok(table.is_none_or(|table| table.split_ascii_whitespace().any(|field| field == number)))
+    }
+
     /// By ping, or (where that is filtered) by its answer to the question for its hardware address.
     fn answers(machine: &dyn Machine, gateway: &str) -> Result<bool> {
         let ping = Command::new("/usr/bin/ping", &["-n", "-q", "-c", "1", "-W", "1", gateway]).within(Duration::from_secs(5));
@@ -135,7 +147,7 @@ impl Confirm {
         loop {
             let gateways = self.gateways(machine)?;
             for gateway in &gateways {
-                if Self::answers(machine, gateway)? {
+                if Self::routed(machine, gateway)? && Self::answers(machine, gateway)? {
                     return Ok(Vec::new());
                 }
             }

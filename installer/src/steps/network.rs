@@ -2,7 +2,6 @@
 //! for VLANs and bonds. The former files come back when no gateway answers (see [`super::confirm`]).
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use profile::network::{BondMode, Dhcp, Interface, Link, Network};
 
@@ -10,7 +9,7 @@ use super::files::{Files, Wanted};
 use super::{How, UnitAction, Verdict, Work, World};
 use crate::facts::{self, Facts};
 use crate::failure::{Failure, Result};
-use crate::machine::{Command, Machine, read_text, run};
+use crate::machine::{Command, Machine, devices_settled, read_text, run};
 use crate::report::codes;
 
 /// Where the files are.
@@ -194,8 +193,7 @@ impl Names {
         if waiting.is_empty() {
             return Ok(waiting);
         }
-        let settle = Command::new("/usr/bin/udevadm", &["settle", "--timeout=30"]).within(Duration::from_secs(40));
-        machine.run(&settle).map_err(|e| Failure::io("running", &settle.program, &e))?;
+        devices_settled(machine)?;
         let there = facts::interfaces(machine)?;
         for card in waiting.iter_mut().filter(|card| there.iter().all(|other| other.name != card.now)) {
             if let Some(renamed) = there.iter().find(|other| other.mac == card.mac && other.driver.is_some() && !other.follows) {

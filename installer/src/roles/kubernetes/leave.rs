@@ -2,6 +2,9 @@
 //!
 //! On a control plane its member leaves etcd first, which is refused where those that stay would be too few to decide.
 //! kubeadm would do that too, but says nothing where it does not, and the others then wait for a member that is gone.
+//!
+//! `ingot-installer remove-node NAME`, on a control plane that is well: takes a node out whose machine is lost. Its
+//! replacement could not join while etcd waits for the lost member.
 
 use std::time::Duration;
 
@@ -29,9 +32,7 @@ pub fn leave(world: World<'_>, last: bool) -> Result<()> {
     }
     if manifest.is_some() && !last {
         let name = name(machine)?;
-        let kubeconfig = format!("--kubeconfig={ADMIN}");
-        let arguments = [&kubeconfig, "delete", "node", &name, "--ignore-not-found", "--wait=false"];
-        if let Err(failure) = run(machine, &Command::new("/usr/bin/kubectl", &arguments).within(Duration::from_secs(60))) {
+        if let Err(failure) = kubectl(machine, &["delete", "node", &name, "--ignore-not-found", "--wait=false"]) {
             world.report.warn(&failure);
         }
         remove_member(machine, &name)?;
@@ -41,6 +42,41 @@ pub fn leave(world: World<'_>, last: bool) -> Result<()> {
         machine.remove(path).map_err(|e| Failure::io("removing", path, &e))?;
     }
     cni::forget(machine)
+}
+
+/// Takes a lost node out of the cluster of this control plane: its member of etcd, then its Node. Gives what was done.
+///
+/// # Errors
+/// [`codes::NOT_LOST`], [`codes::QUORUM`]; words of kubectl and etcdctl.
+pub fn remove(machine: &dyn Machine, lost: &str) -> Result<String> {
+    let not_lost = |why: String| Err(Failure::new(&codes::NOT_LOST, why));
+    if read_text(machine, ETCD)?.is_none() {
+        return not_lost("this machine is no control plane".to_owned());
+    }
+    if name(machine)? == lost {
+        return not_lost(format!("{lost} is this machine"));
+    }
+    let ready = r#"-o=jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+    if kubectl(machine, &["get", "node", lost, "--ignore-not-found", ready])? == "True" {
+        return not_lost(format!("{lost} is Ready"));
+    }
+    let list = member_list(machine)?;
+    let mut done = String::new();
+    if let Some(member) = member(&list, lost) {
+        stays(&health(machine)?, member.clients).map_err(|why| Failure::new(&codes::QUORUM, why))?;
+        run(machine, &etcdctl(&["member", "remove", member.id]))?;
+        done = format!("{lost} is no member of etcd any more\n");
+    }
+    let deleted = kubectl(machine, &["delete", "node", lost, "--ignore-not-found", "--wait=false"])?;
+    done += if deleted.trim().is_empty() { "there was no node of this name\n" } else { "its node is deleted\n" };
+    Ok(done)
+}
+
+/// As the cluster's administrator; gives what it wrote.
+fn kubectl(machine: &dyn Machine, arguments: &[&str]) -> Result<String> {
+    let kubeconfig = format!("--kubeconfig={ADMIN}");
+    let arguments = [&[kubeconfig.as_str()], arguments].concat();
+    Ok(run(machine, &Command::new("/usr/bin/kubectl", &arguments).within(Duration::from_secs(60)))?.out)
 }
 
 /// The name it joined with.
@@ -59,26 +95,44 @@ fn etcdctl(arguments: &[&str]) -> Command {
 }
 
 /// Asks etcd who is well.
-fn may_leave(machine: &dyn Machine, manifest: &str) -> Result<()> {
+fn health(machine: &dyn Machine) -> Result<String> {
     let command = etcdctl(&["endpoint", "health", "--cluster", "--write-out", "json"]);
     // It ends with an error where one of them is not well, and says which.
-    let output = machine.run(&command).map_err(|e| Failure::io("running", &command.program, &e))?;
+    Ok(machine.run(&command).map_err(|e| Failure::io("running", &command.program, &e))?.out)
+}
+
+fn may_leave(machine: &dyn Machine, manifest: &str) -> Result<()> {
     let own = manifest.lines().find_map(|line| line.split_once("--advertise-client-urls=").map(|(_, url)| url.trim()));
-    stays(&output.out, own.unwrap_or_default()).map_err(|why| Failure::new(&codes::QUORUM, why))
+    stays(&health(machine)?, own.unwrap_or_default()).map_err(|why| Failure::new(&codes::QUORUM, why))
+}
+
+fn member_list(machine: &dyn Machine) -> Result<String> {
+    Ok(run(machine, &etcdctl(&["member", "list", "--write-out", "simple"]))?.out)
 }
 
 /// Takes the member of this name out of etcd.
 fn remove_member(machine: &dyn Machine, name: &str) -> Result<()> {
-    let list = run(machine, &etcdctl(&["member", "list", "--write-out", "simple"]))?.out;
+    let list = member_list(machine)?;
     match member(&list, name) {
-        Some(id) => run(machine, &etcdctl(&["member", "remove", id])).map(drop),
+        Some(member) => run(machine, &etcdctl(&["member", "remove", member.id])).map(drop),
         None => Ok(()),
     }
 }
 
-/// The id of a member: `ID, state, NAME, peers, clients, learner` a line.
-fn member<'a>(list: &'a str, name: &str) -> Option<&'a str> {
-    list.lines().map(|line| line.split(", ").collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&name))?.first().copied()
+/// A member of etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Member<'a> {
+    id: &'a str,
+    /// Where clients reach it.
+    clients: &'a str,
+}
+
+/// The member of this name: `ID, state, NAME, peers, clients, learner` a line.
+fn member<'a>(list: &'a str, name: &str) -> Option<Member<'a>> {
+    list.lines().find_map(|line| match line.split(", ").collect::<Vec<_>>()[..] {
+        [id, _, named, _, clients, ..] if named == name => Some(Member { id, clients }),
+        _ => None,
+    })
 }
 
 /// Whether etcd can decide without this member.
@@ -96,13 +150,14 @@ fn stays(health: &str, own: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{member, stays};
+    use super::{Member, member, stays};
 
     #[test]
     fn members() {
         let list = "19f9e2c3b6a7d1c2, started, cp-1, https://10.0.0.1:2380, https://10.0.0.1:2379, false\n\
             8e9e05c52164694d, unstarted, , https://10.0.0.2:2380, , false\n";
-        assert_eq!((member(list, "cp-1"), member(list, "cp-2")), (Some("19f9e2c3b6a7d1c2"), None));
+        let first = Member { id: "19f9e2c3b6a7d1c2", clients: "https://10.0.0.1:2379" };
+        assert_eq!((member(list, "cp-1"), member(list, "cp-2")), (Some(first), None));
     }
 
     #[test]
