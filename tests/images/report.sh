@@ -41,7 +41,7 @@ echo "state_cpu=$(spent ingot-state)"
 echo "installer_cpu=$(($(spent ingot-installer) + $(spent ingot-ready)))"
 echo "all_cpu=$(((user + nice + system) * 10))"
 # What the installer has rendered, for a machine that has it in its image.
-echo "rendered=$(cd / && tar -cz etc/haproxy/haproxy.cfg etc/keepalived/keepalived.conf etc/systemd/network 2>/dev/null | base64 -w 0)"
+echo "rendered=$(cd / && tar -cz etc/haproxy etc/keepalived etc/systemd/network 2>/dev/null | base64 -w 0)"
 echo "time=$(systemd-analyze time | head -n 1)"
 [ "$(cat /run/running)" = running ] || journalctl -b -p warning --no-pager -o cat | tail -n 60 | sed "s/^/journal: /"
 echo "reported=yes"

@@ -17,6 +17,8 @@ pub struct Run {
     pub ended: bool,
     /// Wall time.
     pub took: Duration,
+    /// CPU that the emulator took on this host, to a fifth of a second.
+    pub cpu: Duration,
 }
 
 impl Run {
@@ -49,7 +51,9 @@ pub fn boot_until(image: &Path, seconds: u64, arguments: &[&str], words: &[&str]
     command.arg(image).args(arguments).arg("--serial").arg(&serial).args(["--timeout", &limit]);
     let mut child = command.stdout(Stdio::null()).stderr(said).spawn().expect("ingot starts");
     let read = || without_escapes(&String::from_utf8_lossy(&fs::read(&serial).unwrap_or_default()));
+    let mut cpu = Duration::ZERO;
     let status = loop {
+        cpu = cpu.max(cpu_of_children(child.id()));
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
@@ -66,7 +70,20 @@ pub fn boot_until(image: &Path, seconds: u64, arguments: &[&str], words: &[&str]
     let console = read();
     let error = fs::read_to_string(folder.path().join("said")).unwrap_or_default();
     assert!(!console.is_empty(), "ingot boot ended with {status} and no word from the machine:\n{error}");
-    Run { console, ended: took < Duration::from_secs(seconds), took }
+    Run { console, ended: took < Duration::from_secs(seconds), took, cpu }
+}
+
+/// CPU of the processes that this one has started and that run (proc_pid_stat(5), in ticks of 10 ms).
+fn cpu_of_children(pid: u32) -> Duration {
+    let spent = |child: &str| -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children: Vec<String> = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect();
+    let ticks: u64 = children.iter().flat_map(|list| list.split_whitespace()).filter_map(spent).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// Drops terminal control sequences (ECMA-48 CSI) and carriage returns.

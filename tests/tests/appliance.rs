@@ -147,6 +147,40 @@ fn one_replaces_the_other_within_three_seconds_and_connections_stay() {
     assert_eq!(held.asks(), "cp-1 held\n", "the connection through the survivor stays");
 }
 
+/// A pool of key-value pairs as Hyper-V's daemon keeps it (`tools/hv/hv_kvp_daemon.c`): 512 bytes of key, 2048 of value.
+fn pool(pairs: &[(String, &[u8])]) -> Vec<u8> {
+    let mut pool = Vec::new();
+    for (key, value) in pairs {
+        let record = pool.len();
+        pool.extend(key.as_bytes());
+        pool.resize(record + 512, 0);
+        pool.extend(*value);
+        pool.resize(record + 2560, 0);
+    }
+    pool
+}
+
+#[test]
+fn a_hyper_v_host_brings_the_profile_once_its_daemon_runs() {
+    let release = load_balancer();
+    let (network, folder) = (Network::new(), scratch());
+    let authority = Authority::new(folder.path());
+    let _backend = backend(&network, folder.path());
+    let path = signed(folder.path(), &profile(11, &authority, ""));
+    let (text, signature) = (fs::read(&path).unwrap(), fs::read(path.with_added_extension("sig")).unwrap());
+    let parts = text.chunks(1000).enumerate().map(|(number, part)| (format!("ingot.profile.{number}"), part));
+    let pairs: Vec<_> = parts.chain([("ingot.profile.sig".to_owned(), &signature[..])]).collect();
+    // The daemon starts long after the installer: first there is nothing.
+    let mut node = Node::start(&network, "lb-11", &release, None);
+    node.wait_for("grep -q INGOT-N0101 /run/ingot/status.json", PATIENCE);
+    let kept = node.state().join("var/lib/hyperv");
+    fs::create_dir_all(&kept).unwrap();
+    fs::write(kept.join(".kvp_pool_0"), pool(&pairs)).unwrap();
+    node.wait_for("ingot-installer status", PATIENCE);
+    assert!(node.must("cat /run/ingot/status.json").contains("Hyper-V key-value pool 0"));
+    assert_eq!(node.must("hostname").trim(), "lb-11");
+}
+
 /// The highest exposure `systemd-analyze security` may see, in tenths: the role's daemons, and the installer, which is
 /// root's hand in the machine.
 const EXPOSURES: [(&str, u32); 5] = [

@@ -1,6 +1,9 @@
 //! Clusters that make themselves, of built images: a control plane and a worker started at once, a power cut, a node
-//! taken out and back.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+//! taken out and back; and power cuts while they make themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "test code")]
+
+use std::thread::sleep;
+use std::time::Duration;
 
 use ingot_tests::cluster::{KUBECTL, Plan};
 use ingot_tests::kubernetes::{Upstream, releases};
@@ -45,4 +48,33 @@ fn a_control_plane_and_a_worker_meet_and_come_back_after_a_power_cut() {
     w1.must("systemctl restart ingot-installer");
     w1.wait_for("ingot-installer status", PATIENCE);
     cp1.wait_for(&ready, 60);
+}
+
+#[test]
+fn cut_off_at_any_second_of_init_and_join_they_end_ready() {
+    let upstream = Upstream::new();
+    let [plane, worker] = releases(&upstream);
+    let plan = Plan::new("10.77.0.11:6443");
+    let mut nodes = [plan.start("cp-11", &plane, &plan.plane(11, true, "")), plan.start("w-12", &worker, &plan.worker(12))];
+    // Other moments at each run; a failure names them.
+    let mut random = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    let mut moment = || {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Duration::from_millis(2000 + u64::from(random >> 8) % 43_000)
+    };
+    for _ in 0..4 {
+        for node in &mut nodes {
+            let moment = moment();
+            eprintln!("the power of {} is cut {moment:?} later", node.name());
+            sleep(moment);
+            node.kill();
+            node.start_again();
+        }
+    }
+    let [cp, w] = &mut nodes;
+    for node in [&mut *cp, w] {
+        node.wait_for("ingot-installer status", PATIENCE);
+        node.wait_until_up(60);
+    }
+    cp.wait_for(&format!("[ $({KUBECTL} get nodes | grep -c ' Ready ') = 2 ]"), 60);
 }

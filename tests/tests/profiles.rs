@@ -110,12 +110,14 @@ fn costs_little(first: &Run) {
     assert_healthy(&bare);
     assert!(bare.fact("haproxy").unwrap().contains("active active"), "{:?}", bare.fact("haproxy"));
     assert!(bare.fact("partitions").unwrap().contains("state"));
-    let (with, without) = (cpu(first, "all_cpu"), cpu(&bare, "all_cpu"));
+    // The guest takes time in which its host does something else for its own: the host's count is the better one.
+    let (with, without) = (first.cpu.as_secs_f64(), bare.cpu.as_secs_f64());
     let added = (with - without) / without;
-    let (state, own) = (cpu(first, "state_cpu"), cpu(first, "installer_cpu"));
-    eprintln!("first boot: {with} ms of CPU, without the installer {without}: {added:.3} more; in units: {state} ms the making of the state partition, {own} ms all else");
-    // A host that others load makes emulated time longer, and not evenly.
-    assert!(added <= 0.25, "{with} ms, {without} ms without the installer");
+    let (state, own, all) = (cpu(first, "state_cpu"), cpu(first, "installer_cpu"), cpu(first, "all_cpu"));
+    eprintln!("first boot: {with:.1} s of CPU, {without:.1} without the installer: {added:.3} more");
+    eprintln!("in it: {state} ms the making of the state partition, {own} ms all else of the installer, {all} ms everything");
+    // What others on this host do to caches is in it.
+    assert!(added <= 0.2, "{with} s, {without} s without the installer");
 }
 
 /// Boots once with these arguments, until the machine is ready.
