@@ -6,36 +6,15 @@ use std::fs;
 use std::path::Path;
 
 use ingot_tests::fixture::scratch;
-use ingot_tests::kubernetes::{Upstream, releases};
+use ingot_tests::kubernetes::{Authority, Upstream, releases};
 use ingot_tests::network::Network;
 use ingot_tests::node::Node;
 use ingot_tests::profiles::signed;
-use ingot_tests::programs::{must, tool};
 
 /// A node takes a minute and a half on a quiet machine; a loaded one may take many times that.
 const PATIENCE: u64 = 420;
 const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
 const TOKEN: &str = "abcdef.0123456789abcdef";
-
-/// The CA that is made beforehand.
-struct Authority {
-    certificate: String,
-    key: String,
-    pin: String,
-}
-
-impl Authority {
-    fn new(folder: &Path) -> Self {
-        let script = r#"cd "$1"
-            openssl ecparam -name prime256v1 -genkey -noout -out ca.key
-            openssl req -x509 -key ca.key -days 3650 -subj /CN=kubernetes -out ca.crt -addext basicConstraints=critical,CA:TRUE \
-                -addext keyUsage=critical,digitalSignature,keyEncipherment,keyCertSign
-            openssl x509 -in ca.crt -pubkey -noout | openssl pkey -pubin -outform der | sha256sum | cut -c1-64 >pin"#;
-        must(tool("bash", ["-euc", script, "authority"]).arg(folder));
-        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-        Self { certificate: read("ca.crt"), key: read("ca.key"), pin: read("pin").trim().to_owned() }
-    }
-}
 
 fn profile(name: &str, role: &str, address: &str, cluster: &str, join: &str) -> String {
     format!(
