@@ -1,7 +1,7 @@
 //! All of it together: one loop that takes what the API tells, decides, and does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -136,10 +136,11 @@ pub async fn serve(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Whether this machine has the address: the kernel then answers itself from it.
+/// Whether this machine has the address. IPv4: the kernel sends nothing from one that is not here, though with
+/// `ip_nonlocal_bind` it lets it be bound. IPv6: what is sent to an own address comes from that same one.
 fn has(address: IpAddr) -> bool {
-    let any = if address.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let own = UdpSocket::bind((any, 0)).and_then(|socket| {
+    let from = if address.is_ipv4() { address } else { Ipv6Addr::UNSPECIFIED.into() };
+    let own = UdpSocket::bind((from, 0)).and_then(|socket| {
         socket.connect((address, 9))?;
         socket.local_addr()
     });
@@ -344,5 +345,15 @@ impl Agent {
         self.report.troubles = troubles;
         self.report.holder = self.holder;
         self.teller.tell(&self.report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn own_addresses_and_others() {
+        for (address, own) in [("127.0.0.1", true), ("192.0.2.1", false), ("2001:db8::1", false)] {
+            assert_eq!(super::has(address.parse().unwrap()), own, "{address}");
+        }
     }
 }
