@@ -87,6 +87,11 @@ impl Loaded {
         Ok(done)
     }
 
+    /// Whether there are rules of a former run.
+    pub fn stands(&self) -> bool {
+        !self.haproxy.is_empty()
+    }
+
     /// Makes these rules the ones that are in force.
     ///
     /// # Errors

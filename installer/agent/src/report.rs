@@ -18,7 +18,7 @@ const MOST: usize = 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     schema: u32,
-    /// `waiting` until the API has told all Services and Nodes once, then `serving`.
+    /// `waiting` until the API has told all Services and Nodes once (`standing` where former rules serve), then `serving`.
     pub state: &'static str,
     /// Whether this machine has the virtual address, and so gives addresses away.
     pub holder: bool,

@@ -20,7 +20,7 @@ use crate::pace::Pace;
 use crate::programs::{Done, Loaded};
 use crate::report::{Level, Report, Teller, say};
 use crate::rules::{Decision, decide};
-use crate::trouble::{Kind, Trouble};
+use crate::trouble::Trouble;
 
 /// How many statuses are under way at once.
 const AT_ONCE: usize = 16;
@@ -183,6 +183,9 @@ impl Agent {
             Ok(_) => {}
             Err(trouble) => self.load_trouble = Some(trouble),
         }
+        if self.loaded.stands() {
+            self.report.state = "standing";
+        }
         self.tell();
     }
 
@@ -341,7 +344,8 @@ impl Agent {
     fn tell(&mut self) {
         let all = [&self.services.trouble, &self.nodes.trouble, &self.load_trouble, &self.send_trouble];
         let mut troubles: Vec<Trouble> = all.into_iter().flatten().cloned().collect();
-        troubles.dedup_by(|one, other| one.code == other.code && one.code == Kind::Unreachable.code());
+        // Both watches stumble over the same.
+        troubles.dedup_by_key(|trouble| trouble.code);
         self.report.troubles = troubles;
         self.report.holder = self.holder;
         self.teller.tell(&self.report);

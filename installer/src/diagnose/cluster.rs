@@ -9,7 +9,7 @@ use super::join::{Target, Trouble, find};
 use super::network::neighbour;
 use super::{Finding, Level, Subject};
 use crate::report::{State, codes};
-use crate::roles::load_balancer::agent::Trouble;
+use crate::roles::load_balancer::agent;
 
 const WITHIN: Duration = Duration::from_secs(3);
 
@@ -189,7 +189,7 @@ pub(super) fn services(subject: &Subject) -> Vec<Finding> {
         return vec![Finding::skip(test, "the profile has no `service_pool`")];
     }
     let Some(told) = &subject.agent else { return vec![Finding::warn(test, &codes::NOT_READY, "ingot-agent has not begun")] };
-    let trouble = |trouble: &Trouble| {
+    let trouble = |trouble: &agent::Trouble| {
         let code = codes::by_number(&trouble.code).unwrap_or(&codes::AGENT_API);
         // The first control plane may come after its load balancer.
         if *code == codes::AGENT_UNREACHABLE {
