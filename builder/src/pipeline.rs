@@ -88,7 +88,7 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
     stage("definition");
     let mut definition = definition::load_with(request.definition, request.overrides)?;
     let output = request.output.map_or_else(|| Path::new("out").join(&definition.name), Path::to_owned);
-    let programs = Programs::read(request.programs)?;
+    let programs = Programs::read(request.programs, definition.role)?;
 
     stage("lock");
     let store = Store::open(&request.cache.join("store"))?;

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
+use crate::definition::Role;
 use crate::error::Result;
 use crate::files;
 
 /// Where the installer lies in an image.
 pub const INSTALLER: &str = "/usr/bin/ingot-installer";
+
+/// Where the agent for Services lies in the image of a load balancer.
+pub const AGENT: &str = "/usr/bin/ingot-agent";
 
 /// What one image takes.
 #[derive(Debug)]
@@ -18,16 +22,20 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those in `folder`.
+    /// Those in `folder` that images of this role take.
     ///
     /// # Errors
     /// One is not there.
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub fn read(folder: &Path, role: Role) -> Result<Self> {
         let read = |name: &str| {
             files::read(&folder.join(name))
                 .map_err(|e| e.hint("ci/compile puts the programs of images beside `ingot`; --programs names another folder"))
         };
-        Ok(Self { init: read("ingot-init")?, root: vec![(INSTALLER, read("ingot-installer")?)] })
+        let mut root = vec![(INSTALLER, read("ingot-installer")?)];
+        if role == Role::LoadBalancer {
+            root.push((AGENT, read("ingot-agent")?));
+        }
+        Ok(Self { init: read("ingot-init")?, root })
     }
 
     /// All bytes, for a fingerprint.

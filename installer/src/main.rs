@@ -189,7 +189,7 @@ fn status(machine: &dyn Machine, wait: Duration, json: bool) -> Result<()> {
     }
     let (text, status) = found.ok_or_else(|| not_ready("the installer has not begun"))?;
     let mut out = std::io::stdout();
-    let shown = if json { text } else { words(&status) };
+    let shown = if json { text } else { words(&status) + &agent(machine) };
     out.write_all(shown.as_bytes()).map_err(|e| Failure::io("writing", "standard output", &e))?;
     if status.state == State::Ready { Ok(()) } else { Err(not_ready(&format!("it is at `{}`", status.stage))) }
 }
@@ -211,6 +211,20 @@ fn words(status: &Status) -> String {
         status.steps.len(),
         if changed.is_empty() { "none".into() } else { changed.join(", ") }
     )
+}
+
+/// What the agent for Services tells, where there is one.
+fn agent(machine: &dyn Machine) -> String {
+    let Some(told) = installer::roles::load_balancer::agent::told(machine) else { return String::new() };
+    let mut text = format!("services: {}, {} on {} nodes\n", told.state, told.services, told.nodes);
+    for trouble in &told.troubles {
+        let next = codes::by_number(&trouble.code).map(|code| format!("    next: {}\n", code.action)).unwrap_or_default();
+        text += &format!("{}: {}\n{next}", trouble.code, trouble.message);
+    }
+    for note in &told.notes {
+        text += &format!("{note}\n");
+    }
+    text
 }
 
 fn tell(failure: &Failure, machine: &dyn Machine, json: bool) {

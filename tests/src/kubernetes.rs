@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::fixture::{definitions, scratch};
-use crate::programs::{cache, ingot, must, top};
+use crate::programs::{cache, ingot, must, tool, top};
 
 /// The Kubernetes of the repository.
 pub const VERSION: &str = "1.20";
@@ -111,4 +111,33 @@ pub fn program(name: &str) -> PathBuf {
 #[must_use]
 pub fn definition(role: &str) -> PathBuf {
     definitions().join(Path::new(role).with_extension("toml"))
+}
+
+/// The CA that is made beforehand.
+#[derive(Debug)]
+pub struct Authority {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its key, PEM.
+    pub key: String,
+    /// The digest of its public key.
+    pub pin: String,
+}
+
+impl Authority {
+    /// Made in this folder.
+    ///
+    /// # Panics
+    /// When openssl does not start.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        let script = r#"cd "$1"
+            openssl ecparam -name prime256v1 -genkey -noout -out ca.key
+            openssl req -x509 -key ca.key -days 3650 -subj /CN=kubernetes -out ca.crt -addext basicConstraints=critical,CA:TRUE \
+                -addext keyUsage=critical,digitalSignature,keyEncipherment,keyCertSign
+            openssl x509 -in ca.crt -pubkey -noout | openssl pkey -pubin -outform der | sha256sum | cut -c1-64 >pin"#;
+        must(tool("bash", ["-euc", script, "authority"]).arg(folder));
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        Self { certificate: read("ca.crt"), key: read("ca.key"), pin: read("pin").trim().to_owned() }
+    }
 }

@@ -154,7 +154,7 @@ pub struct Build {
     #[arg(long)]
     pub force: bool,
 
-    /// Folder of the programs that go into images: ingot-init, ingot-installer [default: where this program is]
+    /// Folder of the programs that go into images: ingot-init, ingot-installer, ingot-agent [default: where this program is]
     #[arg(long, value_name = "FOLDER", hide_short_help = true)]
     pub programs: Option<PathBuf>,
 }

@@ -53,7 +53,7 @@ pub enum Content {
 }
 
 /// What only the installer, or another section of the profile, writes. A path is taken with all below it.
-const OWNED: [&str; 34] = [
+const OWNED: [&str; 35] = [
     "/etc/adjtime",
     "/etc/containerd",
     "/etc/cni",
@@ -62,6 +62,7 @@ const OWNED: [&str; 34] = [
     "/etc/group",
     "/etc/gshadow",
     "/etc/haproxy",
+    "/etc/ingot",
     "/etc/hostname",
     "/etc/hosts",
     "/etc/ingot",

@@ -24,7 +24,8 @@ pub struct Written {
     /// What is balanced.
     #[serde(default)]
     pub frontends: Vec<WrittenFrontend>,
-    /// Addresses for Services of type LoadBalancer; none by default.
+    /// Addresses for Services of type LoadBalancer, in networks of this machine; none by default. It takes `vrrp`, and `ca` and
+    /// `load_balancer_token` of `[cluster]`.
     #[serde(default)]
     pub service_pool: Vec<Text>,
     /// Where statistics and Prometheus metrics are served; nowhere by default.
@@ -210,7 +211,14 @@ const PASSWORD: crate::rule::Rule = crate::rule::Rule {
     holds: |text| crate::rule::only(text, 8, crate::rule::alnum),
 };
 
-pub(crate) fn check(check: &mut Check<'_>, written: &Written, network: &Network, has_ca: bool) -> LoadBalancer {
+/// What `[cluster]` has that a load balancer may need.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given {
+    pub(crate) ca: bool,
+    pub(crate) token: bool,
+}
+
+pub(crate) fn check(check: &mut Check<'_>, written: &Written, network: &Network, given: Given) -> LoadBalancer {
     let addresses = addresses(check, written, network);
     let own: Vec<IpAddr> = network.interfaces.iter().flat_map(|interface| &interface.addresses).map(Prefix::address).collect();
     let metrics = written.metrics.as_ref().and_then(|text| check.endpoint(text).map(|endpoint| (text, endpoint))).and_then(
@@ -236,8 +244,8 @@ pub(crate) fn check(check: &mut Check<'_>, written: &Written, network: &Network,
     check.twice("frontend", written.frontends.iter().map(|frontend| &frontend.name));
     LoadBalancer {
         vrrp: written.vrrp.as_ref().map(|vrrp| check_vrrp(check, vrrp, &own)),
-        frontends: frontends(check, written, &addresses, has_ca),
-        service_pool: pool(check, written, &addresses, &own),
+        frontends: frontends(check, written, &addresses, given.ca),
+        service_pool: pool(check, written, &addresses, &own, given),
         addresses,
         metrics,
     }
@@ -380,7 +388,27 @@ fn backends(check: &mut Check<'_>, frontend: &WrittenFrontend, port: u16) -> Vec
     backends
 }
 
-fn pool(check: &mut Check<'_>, written: &Written, addresses: &[VirtualAddress], own: &[IpAddr]) -> Vec<Range> {
+fn pool(check: &mut Check<'_>, written: &Written, addresses: &[VirtualAddress], own: &[IpAddr], given: Given) -> Vec<Range> {
+    if let Some(first) = written.service_pool.first().filter(|_| check.whole) {
+        let vrrp = written.vrrp.is_some() && !written.addresses.is_empty();
+        for (there, what, hint) in [
+            (
+                vrrp,
+                "nothing says who has the addresses of the pool",
+                "add `addresses` and `[load_balancer.vrrp]`: they move with those",
+            ),
+            (given.ca, "Services are asked of the cluster's API, but nothing vouches for it", "add `ca` to `[cluster]`"),
+            (
+                given.token,
+                "Services are asked of the cluster's API, but nothing says who asks",
+                "add `load_balancer_token` to `[cluster]`",
+            ),
+        ] {
+            if !there {
+                check.faults.add_with_hint(first.place(), what, hint);
+            }
+        }
+    }
     let mut pool: Vec<Range> = Vec::new();
     let taken: Vec<IpAddr> = addresses.iter().map(|entry| entry.address.address()).chain(own.iter().copied()).collect();
     for text in &written.service_pool {

@@ -217,7 +217,10 @@ fn validate(check: &mut Check<'_>, written: &Written) -> Option<Profile> {
         let message = format!("a {} belongs to a cluster, but there is no `[cluster]`", role.name());
         check.faults.add(written.node.role.place(), message);
     }
-    let has_ca = written.cluster.as_ref().is_some_and(|cluster| cluster.ca.is_some()) || !complete;
+    let given = load_balancer::Given {
+        ca: written.cluster.as_ref().is_some_and(|cluster| cluster.ca.is_some()) || !complete,
+        token: written.cluster.as_ref().is_some_and(|cluster| cluster.load_balancer_token.is_some()) || !complete,
+    };
     let kubelet = written.kubelet.as_ref();
     let none = machine::WrittenKubelet::default();
     let profile = Profile {
@@ -225,7 +228,7 @@ fn validate(check: &mut Check<'_>, written: &Written) -> Option<Profile> {
         allow_older: written.allow_older,
         encrypted: check.optional(written.encrypted.as_ref(), &ENCRYPTED),
         node: node::check(check, &written.node),
-        load_balancer: balancer(check, written, &network, has_ca),
+        load_balancer: balancer(check, written, &network, given),
         network,
         time: access::check_time(check, &written.time),
         access: access::check(check, &written.access),
@@ -248,7 +251,7 @@ fn balancer(
     check: &mut Check<'_>,
     written: &Written,
     network: &network::Network,
-    has_ca: bool,
+    given: load_balancer::Given,
 ) -> Option<load_balancer::LoadBalancer> {
     let role = &written.node.role;
     match &written.load_balancer {
@@ -257,7 +260,7 @@ fn balancer(
                 let message = format!("a {} balances nothing", role.name());
                 check.faults.add_with_hint(section.place(), message, "leave `[load_balancer]` out, or change the role");
             }
-            Some(load_balancer::check(check, section, network, has_ca))
+            Some(load_balancer::check(check, section, network, given))
         }
         None => {
             if **role == Role::LoadBalancer && check.whole {

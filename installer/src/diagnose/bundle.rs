@@ -18,7 +18,7 @@ use crate::machine::{Attributes, Command, Machine, read_text, replace};
 const LONGEST: usize = 512 << 10;
 
 /// Files, as they are.
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "/run/ingot/status.json",
     "/run/ingot/pending",
     "/run/ingot/events.json",
@@ -34,6 +34,7 @@ const FILES: [&str; 15] = [
     "/proc/cmdline",
     "/proc/meminfo",
     "/proc/partitions",
+    "/run/ingot/agent.json",
 ];
 
 /// Folders, with all below them.

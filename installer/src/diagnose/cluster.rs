@@ -7,8 +7,9 @@ use profile::node::Role;
 
 use super::join::{Target, Trouble, find};
 use super::network::neighbour;
-use super::{Finding, Subject};
+use super::{Finding, Level, Subject};
 use crate::report::{State, codes};
+use crate::roles::load_balancer::agent;
 
 const WITHIN: Duration = Duration::from_secs(3);
 
@@ -177,4 +178,34 @@ pub(super) fn vrrp(subject: &Subject) -> Vec<Finding> {
         }
     };
     vrrp.peers.iter().map(one).collect()
+}
+
+/// The agent for Services of type LoadBalancer: what it tells.
+pub(super) fn services(subject: &Subject) -> Vec<Finding> {
+    let test = "services";
+    let pool =
+        subject.profile.iter().flat_map(|profile| &profile.load_balancer).any(|balancer| !balancer.service_pool.is_empty());
+    if !pool {
+        return vec![Finding::skip(test, "the profile has no `service_pool`")];
+    }
+    let Some(told) = &subject.agent else { return vec![Finding::warn(test, &codes::NOT_READY, "ingot-agent has not begun")] };
+    let trouble = |trouble: &agent::Trouble| {
+        let code = codes::by_number(&trouble.code).unwrap_or(&codes::AGENT_API);
+        // The first control plane may come after its load balancer.
+        if *code == codes::AGENT_UNREACHABLE {
+            Finding::warn(test, code, trouble.message.as_str())
+        } else {
+            Finding::fail(test, code, trouble.message.as_str())
+        }
+    };
+    let mut findings: Vec<Finding> = told.troubles.iter().map(trouble).collect();
+    findings.extend(told.notes.iter().map(|note| Finding { level: Level::Warn, ..Finding::skip(test, note.as_str()) }));
+    if findings.is_empty() {
+        let who = if told.holder { "gives addresses away" } else { "follows the other balancer" };
+        findings.push(Finding::ok(
+            test,
+            format!("{}: {} services on {} nodes; this machine {who}", told.state, told.services, told.nodes),
+        ));
+    }
+    findings
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `subject.rs` | what is read of the machine before anything is asked |
 //! | `network.rs` | gateway, DNS, clock, MTU |
-//! | `cluster.rs` | virtual address, endpoint, TLS, CA, token, ports, peers |
+//! | `cluster.rs` | virtual address, endpoint, TLS, CA, token, ports, peers, Services |
 //! | `join.rs` | why a machine cannot join, for the steps as well |
 //! | `judge.rs`, `cluster_info.rs`, `dns.rs`, `ports.rs` | certificates, cluster-info, one question by DNS, who listens |
 //! | `registry.rs` | each registry and mirror |
@@ -99,7 +99,7 @@ impl Finding {
 type Test = fn(&Subject) -> Vec<Finding>;
 
 /// The tests, in the order in which they are told.
-const TESTS: [(&str, Test); 15] = [
+const TESTS: [(&str, Test); 16] = [
     ("profile", local::profile),
     ("installer", local::installer),
     ("units", local::units),
@@ -114,6 +114,7 @@ const TESTS: [(&str, Test); 15] = [
     ("ports", cluster::ports),
     ("peers", cluster::peers),
     ("vrrp", cluster::vrrp),
+    ("services", cluster::services),
     ("registry", registry::registry),
 ];
 

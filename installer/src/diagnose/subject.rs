@@ -19,6 +19,7 @@ use crate::machine::net::{Net, Via};
 use crate::machine::reader::Local;
 use crate::machine::{Command, Machine, Space, read_text};
 use crate::report::{STATUS, Status, events};
+use crate::roles::load_balancer::agent::{Told, told};
 use crate::secrets::{self, FOLDERS, Secrets};
 use crate::sequence::{self, Source};
 use crate::verify;
@@ -42,6 +43,8 @@ pub struct Subject {
     pub(super) clock: (u64, u64),
     pub(super) synchronised: bool,
     pub(super) status: Option<Status>,
+    /// What the service agent tells.
+    pub(super) agent: Option<Told>,
     pub(super) listeners: Listeners,
     /// Mount options of the state partition.
     pub(super) state_mount: Option<String>,
@@ -83,6 +86,7 @@ impl Subject {
             facts: facts(machine).unwrap_or_default(),
             secrets: found,
             clock: (machine.now(), image),
+            agent: told(machine),
             synchronised: file("/run/systemd/timesync/synchronized").is_some(),
             status,
             listeners: listeners(machine).unwrap_or_default(),

@@ -126,6 +126,30 @@ fn found<'f>(findings: &'f [Finding], test: &str) -> Vec<(Level, Option<&'static
 }
 
 #[test]
+fn the_service_agent_is_heard() {
+    let root = tempfile::tempdir().unwrap();
+    let profile = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/20-load-balancer/profile.toml"));
+    put(root.path(), "/state/ingot/profile.toml", &profile.unwrap());
+    let services = |report: Option<&str>| {
+        report.into_iter().for_each(|text| put(root.path(), "/run/ingot/agent.json", text));
+        let (_, findings) = diagnose(&Scripted::new(root.path(), Faults::default()));
+        found(&findings, "services").into_iter().map(|(level, code, seen)| (level, code, seen.to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(services(None)[0].1, Some("INGOT-N0802"));
+    let report = |troubles: &str, notes: &str| {
+        format!(
+            r#"{{"schema":1,"state":"serving","holder":true,"services":3,"nodes":2,"addresses":3,"reloads":1,"troubles":[{troubles}],"notes":[{notes}]}}"#
+        )
+    };
+    let well = services(Some(&report("", "")));
+    assert_eq!(well, [(Level::Ok, None, "serving: 3 services on 2 nodes; this machine gives addresses away".to_owned())]);
+    let troubles = r#"{"code":"INGOT-N1044","message":"401"},{"code":"INGOT-N1042","message":"refused"}"#;
+    let ill = services(Some(&report(troubles, r#""shop/web: PoolExhausted: x""#)));
+    let levels: Vec<_> = ill.iter().map(|(level, code, _)| (*level, *code)).collect();
+    assert_eq!(levels, [(Level::Fail, Some("INGOT-N1044")), (Level::Warn, Some("INGOT-N1042")), (Level::Warn, None)]);
+}
+
+#[test]
 fn each_test_says_what_it_saw() {
     let (_root, mut machine) = machine();
     machine.net = Arc::new(network());

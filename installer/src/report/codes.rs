@@ -226,6 +226,30 @@ codes! {
     NOT_LOST = "INGOT-N1020" Failed, "a node cannot be taken out from here",
         "`remove-node` was asked on a machine that is no control plane, for that machine itself, or for a node that is Ready. Nothing was changed.",
         "Run `ingot-installer remove-node NAME` on a control plane that is well, for a node whose machine is lost; on a node that lives, `ingot-installer reset`.";
+    AGENT_CONFIGURATION = "INGOT-N1041" Failed, "the service agent has no configuration that it can use",
+        "`/etc/ingot/agent.json`, the CA or the token beside it cannot be read, or the state partition cannot be written. The rules that are there stand.",
+        "`systemctl restart ingot-installer` writes them again from the profile; else look at `journalctl -u ingot-agent`.";
+    AGENT_UNREACHABLE = "INGOT-N1042" Missing, "the service agent does not reach the cluster's API",
+        "Services of type LoadBalancer are served as they were; changes wait. The agent tries again every few seconds.",
+        "Look at the control planes; `ingot-installer diagnose` tests the way to `[cluster] endpoint`.";
+    AGENT_AUTHORITY = "INGOT-N1043" Untrusted, "who answers at the cluster's endpoint is not of its CA",
+        "The service agent sent nothing. The rules that are there stand.",
+        "Correct `[cluster] ca` or `[cluster] endpoint` of the load balancer's profile.";
+    AGENT_TOKEN = "INGOT-N1044" Untrusted, "the cluster does not know the load balancer's token",
+        "The API answered 401 to the service agent. The rules that are there stand.",
+        "Give load balancers and control planes the same `[cluster] load_balancer_token`; control planes read theirs when the API server starts.";
+    AGENT_RIGHTS = "INGOT-N1045" Failed, "the load balancer may not do its work in the cluster",
+        "The API answered 403 to the service agent: the ClusterRole `ingot-load-balancer` or its binding is missing or was changed.",
+        "Start the first control plane again: it makes both at each start.";
+    AGENT_API = "INGOT-N1046" Failed, "the cluster's API answers the service agent with an error",
+        "Its words are in the message. The rules that are there stand, and the agent tries again.",
+        "Read the words; `kubectl get --raw /readyz?verbose` on a control plane tells how the API server is.";
+    AGENT_REFUSED = "INGOT-N1047" Failed, "HAProxy or keepalived refuse the rules of Services",
+        "The former rules serve; the agent tries again. Where an address and port could not be had, another program on this machine has them.",
+        "Read the program's words in the message; take the port or the Service away that they name.";
+    AGENT_SILENT = "INGOT-N1048" Failed, "HAProxy or keepalived do not answer the service agent",
+        "The rules are in place, but the running program has not taken them. The agent tries again.",
+        "`systemctl status haproxy keepalived`.";
     DNS_SILENT = "INGOT-N1101" Missing, "a name server does not answer",
         "`diagnose` sent each name server of the profile (or of the network) a question, and one did not answer in time, or refused.",
         "Check `[network] dns`, and that UDP port 53 is open from this machine to the server named.";

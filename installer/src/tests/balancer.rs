@@ -159,3 +159,26 @@ fn with_dhcp_the_machine_says_where_it_speaks_from() {
     change(root.path(), "\"10.0.0.12\"", "\"10.9.0.12\"");
     ends_with(root.path(), Faults::default(), &codes::NO_VRRP_ADDRESS);
 }
+
+#[test]
+fn the_service_agent_runs_where_there_is_a_pool() {
+    let root = machine_of(CASE);
+    let first = undisturbed(root.path());
+    assert!(told(&first, "ingot-agent.service").iter().any(|line| line.contains(" start ")));
+    let config: serde_json::Value = serde_json::from_str(&read(root.path(), "etc/ingot/agent.json")).unwrap();
+    assert_eq!(config["pool"][0], serde_json::json!({ "range": "10.0.0.100-10.0.0.150", "interface": "lan" }));
+    assert_eq!(read(root.path(), "etc/ingot/agent-token"), "balancer-0123456789-0123456789-0123");
+    // Another range: it is started again.
+    change(root.path(), "10.0.0.150", "10.0.0.160");
+    assert!(told(&undisturbed(root.path()), "ingot-agent.service").iter().any(|line| line.contains("try-restart")));
+    // No pool: what it made goes with it.
+    fs::create_dir_all(root.path().join("run/ingot/services")).unwrap();
+    fs::write(root.path().join("run/ingot/services/services.cfg"), "x").unwrap();
+    change(root.path(), "service_pool = [\"10.0.0.100-10.0.0.160\"]\n", "");
+    let last = undisturbed(root.path());
+    assert!(told(&last, "ingot-agent.service").iter().any(|line| line.contains(" stop ")));
+    assert!(told(&last, "haproxy.service").iter().any(|line| line.contains("try-reload-or-restart")));
+    for gone in ["run/ingot/services/services.cfg", "etc/ingot/agent-token", "etc/ingot/agent.json"] {
+        assert!(!root.path().join(gone).exists(), "{gone}");
+    }
+}

@@ -7,6 +7,7 @@
 //! | [`configured`] | a configuration that its program accepts before it is put in place; the last good one |
 //! | [`vip`] | keepalived's step: where it speaks from, and that nobody else has its addresses |
 //! | [`neighbours`], [`advert`] | who else answers for an address or speaks with our VRRP id |
+//! | [`agent`] | what the service agent reads, and its unit |
 //! | [`health`] | `check-haproxy`, which keepalived runs every second |
 //!
 //! **Steps.** `haproxy` (before the network): the CA of the cluster and haproxy.cfg. `keepalived` (with the network):
@@ -21,7 +22,8 @@
 //! **Adding and draining backends** is another profile: HAProxy is reloaded, the former process keeps its connections
 //! until they end ([`haproxy`] says for how long), the new one takes the listening sockets over from it.
 //!
-//! **Hooks for Services of type LoadBalancer.** HAProxy also reads `*.cfg` in `/run/ingot/services`; they are checked
+//! **Services of type LoadBalancer** are the business of `ingot-agent`, a program of its own (`installer/agent`), which runs
+//! where the profile has a pool. HAProxy also reads `*.cfg` in `/run/ingot/services`; they are checked
 //! together with haproxy.cfg. Where the profile has a pool, keepalived's instance includes
 //! `/run/ingot/services/keepalived.conf`, a `virtual_ipaddress_excluded` block or nothing.
 //!
@@ -29,6 +31,7 @@
 //! own.
 
 pub mod advert;
+pub mod agent;
 pub mod configured;
 pub mod haproxy;
 pub mod health;
@@ -94,6 +97,9 @@ pub fn steps(input: Input<'_>) -> Result<Vec<Step>> {
     match vip::Addresses::of(&input.profile.network, balancer, input.secrets)? {
         Some(addresses) => {
             steps.push(Step::network("keepalived", addresses));
+            if let Some(agent) = agent::Agent::of(input, balancer)? {
+                steps.push(Step::network("service-agent", agent));
+            }
             steps.push(Step::network("haproxy-kept", Kept { program: &HAPROXY, paths: kept }));
             let paths = vec![keepalived::CONFIG.to_owned()];
             steps.push(Step::network("keepalived-kept", Kept { program: &KEEPALIVED, paths }));
@@ -102,6 +108,9 @@ pub fn steps(input: Input<'_>) -> Result<Vec<Step>> {
             steps.push(Step::network("keepalived", configured::Gone(&KEEPALIVED)));
             steps.push(Step::network("haproxy-kept", Kept { program: &HAPROXY, paths: kept }));
         }
+    }
+    if balancer.service_pool.is_empty() || balancer.vrrp.is_none() {
+        steps.push(Step::local("service-agent", agent::Gone));
     }
     Ok(steps)
 }
