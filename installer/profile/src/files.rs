@@ -58,6 +58,7 @@ const OWNED: [&str; 35] = [
     "/etc/containerd",
     "/etc/cni",
     "/etc/crypttab",
+    "/etc/default/kubelet",
     "/etc/fstab",
     "/etc/group",
     "/etc/gshadow",
