@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use installer::machine::{Machine, Ownership, Real, read_text};
+use installer::machine::{Machine, Ownership, Real};
 use installer::report::{Report, STATUS, State, Status, codes};
 use installer::roles::kubernetes::drain::{self, Drain};
 use installer::roles::kubernetes::lost;

@@ -53,7 +53,7 @@ pub enum Content {
 }
 
 /// What only the installer, or another section of the profile, writes. A path is taken with all below it.
-const OWNED: [&str; 35] = [
+const OWNED: [&str; 36] = [
     "/etc/adjtime",
     "/etc/containerd",
     "/etc/cni",
