@@ -45,6 +45,7 @@ fn half_made_nodes() {
         (WORKER, None, "", vec!["join"]),
         (WORKER, Some("state/kubernetes/bootstrap-kubelet.conf"), "x", vec!["reset", "join"]),
         (WORKER, Some(conf), "", vec!["reset", "join"]),
+        (WORKER, Some(conf), "without its certificate", vec!["reset", "join"]),
         (WORKER, Some(conf), "x", vec![]),
         (PLANE, None, "", vec!["init"]),
         (PLANE, Some("state/kubernetes/admin.conf"), "x", vec!["reset", "init"]),

@@ -18,7 +18,7 @@ use crate::steps::World;
 use crate::verify;
 
 /// The kubelet's certificate and key, renewed by itself.
-const KUBELET: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+pub(super) const KUBELET: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The administrator's, on control planes.
 pub const ADMIN: &str = "/etc/kubernetes/admin.conf";
 /// The cluster's CA.

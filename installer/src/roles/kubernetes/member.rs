@@ -7,8 +7,8 @@
 //! | nothing | first | unless the cluster answers already (then it joins as control plane), `kubeadm init` |
 //! | files, no data of etcd | first | its own half state is reset, then as above |
 //! | data of etcd | first | `kubeadm init` goes on over what there is: etcd's data is the cluster, and is never removed here |
-//! | `kubelet.conf` | worker | it has joined, and was cut off before it could note it |
-//! | files, no `kubelet.conf` | worker | its own half state is reset, then it joins |
+//! | `kubelet.conf` and its certificate | worker | it has joined, and was cut off before it could note it |
+//! | files, not both | worker | its own half state is reset, then it joins |
 //! | files | further control plane | its member is taken out of etcd ([`etcd_member`]), `kubeadm reset`, then it joins |
 //!
 //! Before it joins it waits for the API until CA and token are in order, and says what it waits for.
@@ -117,7 +117,9 @@ impl Half {
         for name in FILES {
             files |= there(&format!("/etc/kubernetes/{name}"))?;
         }
-        let kubelet = read_text(machine, KUBELET_CONF)?.is_some_and(|text| !text.is_empty());
+        // The kubelet writes its kubeconfig before it has the certificate that this names.
+        let filled = |path: &str| Ok::<_, Failure>(read_text(machine, path)?.is_some_and(|text| !text.is_empty()));
+        let kubelet = filled(KUBELET_CONF)? && filled(api::KUBELET)?;
         Ok(Self { files, kubelet, etcd: there(ETCD)? })
     }
 }
