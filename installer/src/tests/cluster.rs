@@ -70,6 +70,9 @@ const KEPT: &str = "api";
 /// What a cluster answers that keeps what is changed in it, and has the static pods of the machine.
 pub(crate) fn keep(root: &Path, ask: &Ask, said: Option<&Result<Reply, NoReply>>) -> Option<Result<Reply, NoReply>> {
     let url = ask.url.split('?').next()?;
+    if said.is_some_and(Result::is_err) {
+        return None;
+    }
     if let Some(name) = url.split("/namespaces/kube-system/pods/").nth(1) {
         let manifest =
             fs::read_to_string(root.join(format!("state/kubernetes/manifests/{}.yaml", name.strip_suffix("-cp-1")?))).ok()?;

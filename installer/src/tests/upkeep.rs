@@ -145,7 +145,7 @@ fn a_workload_cluster_registers_when_its_management_cluster_is_there() {
     let mut later = unmade();
     let nobody = NoReply { reason: "connection refused".to_owned(), unreachable: true, chain: Vec::new() };
     later.web.insert(format!("{MANAGEMENT}?fieldManager=ingot&force=true"), Err(nobody));
-    let gone = Scripted { net: std::sync::Arc::new(later), ..Scripted::new(root.path(), Faults::default()) };
+    let gone = Scripted::new(root.path(), Faults::default()).in_network(later);
     let told = turn(&gone);
     assert_eq!((told.state, told.warnings.len()), (State::Ready, 1));
     assert_eq!(told.warnings[0].code, codes::NOT_REGISTERED.number);
