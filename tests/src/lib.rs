@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`programs`] | running `ingot` and the reference tools |
 //! | [`fixture`] | releases that are built once and shared between test processes |
+//! | [`hardening`] | what the CIS benchmark asks of a running node |
 //! | [`kubernetes`] | real Kubernetes, and releases of its roles |
 //! | [`profiles`] | signed profiles, and the servers machines talk to |
 //! | [`machine`] | a virtual machine started by `ingot boot`, and what its console says |
@@ -18,6 +19,7 @@
 )]
 
 pub mod fixture;
+pub mod hardening;
 pub mod kubernetes;
 pub mod machine;
 pub mod network;

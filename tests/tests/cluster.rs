@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use ingot_tests::fixture::scratch;
+use ingot_tests::hardening::assert_hardened;
 use ingot_tests::kubernetes::{Upstream, releases};
 use ingot_tests::network::Network;
 use ingot_tests::node::Node;
@@ -16,6 +17,9 @@ use ingot_tests::programs::{must, tool};
 const PATIENCE: u64 = 420;
 const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
 const TOKEN: &str = "abcdef.0123456789abcdef";
+const ENCRYPTION: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+const AUDIT: &str =
+    "[cluster.api_server]\naudit_policy = '''\napiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{ level: Metadata }]\n'''";
 
 /// The CA that is made beforehand.
 struct Authority {
@@ -76,7 +80,10 @@ fn a_control_plane_and_a_worker_meet_and_come_back_after_a_power_cut() {
         fs::create_dir(&own).unwrap();
         Node::start(&network, name, release, Some(&signed(&own, text)))
     };
-    let ca = format!("ca = '''\n{}'''\nload_balancer_token = \"balancer-0123456789-0123456789-0123\"", authority.certificate);
+    let ca = format!(
+        "ca = '''\n{}'''\nload_balancer_token = \"balancer-0123456789-0123456789-0123\"\nencryption_key = \"{ENCRYPTION}\"\n{AUDIT}",
+        authority.certificate
+    );
     let first = format!("first = true\nca_key = '''\n{}'''", authority.key);
     // The worker first: it waits.
     let text = profile("w-1", "linux-worker", "10.77.0.12", "", &format!("ca_pins = [\"sha256:{}\"]", authority.pin));
@@ -91,6 +98,7 @@ fn a_control_plane_and_a_worker_meet_and_come_back_after_a_power_cut() {
     assert!(cp1.must(&format!("{KUBECTL} get nodes --show-labels")).contains("example.org/pool=tests"));
     assert_eq!(cp1.run(&format!("{KUBECTL} auth can-i list secrets --as ingot-load-balancer")).out.trim(), "no");
     cp1.must(&format!("{KUBECTL} auth can-i patch services --subresource=status --as ingot-load-balancer"));
+    assert_hardened(&cp1, &[&w1]);
     // Pods of one node reach those of the other.
     w1.wait_for("ip route show proto 177 | grep -q 'via 10.77.0.11'", 60);
     // A power cut: both come back by themselves, and are not made again.
