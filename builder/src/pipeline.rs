@@ -28,6 +28,7 @@ use crate::publish::{self, Partial, Release};
 use crate::record;
 use crate::sbom::{self, Inventory};
 use crate::seal::{self, ClusterCache, SealInput, Sealed};
+use crate::tree::kept::Kept;
 use crate::tree::{self, BaseInput, BaseTree, Composed};
 
 /// How the loader behaves: no menu, no editing of the signed command line, the newest version first.
@@ -60,6 +61,8 @@ pub struct Request<'a> {
     pub programs: &'a Path,
     /// Build although nothing changed.
     pub force: bool,
+    /// What other images of this command have decompressed, where there are others.
+    pub kept: Option<&'a Kept>,
     /// The time now, for the validity of repository signatures.
     pub now: Epoch,
 }
@@ -203,6 +206,7 @@ fn base_input<'a>(
         keep: &definition.keep,
         epoch,
         cache: request.cache,
+        kept: request.kept,
     }
 }
 

@@ -6,6 +6,7 @@ use trust::Sha256Digest;
 use trust::manifest::{self, Manifest};
 
 use crate::boot::assemble::BootFiles;
+use crate::containers;
 use crate::definition::Definition;
 use crate::disk::Disk;
 use crate::epoch::Epoch;
@@ -35,6 +36,7 @@ pub fn manifest(definition: &Definition, (lock, epoch): (&Lock, Epoch), sealed: 
         },
         partitions: disk.partitions.iter().map(partition).collect(),
         packages: lock.packages.iter().map(package).collect(),
+        container_images: containers::listed(lock),
         files: Vec::new(),
     }
 }

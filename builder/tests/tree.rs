@@ -83,8 +83,16 @@ fn build(arguments: &[OsString]) -> Outcome {
     let lock = lock(&debs)?;
     let exclude: Vec<String> = exclude.to_string_lossy().split(',').filter(|e| !e.is_empty()).map(str::to_owned).collect();
     let ids = [("pinned".to_owned(), 321), ("messagebus".to_owned(), 390)];
-    let input =
-        BaseInput { lock: &lock, debs: &debs, ids: &ids, exclude: &exclude, keep: &[], epoch: EPOCH, cache: Path::new(cache) };
+    let input = BaseInput {
+        lock: &lock,
+        debs: &debs,
+        ids: &ids,
+        exclude: &exclude,
+        keep: &[],
+        epoch: EPOCH,
+        cache: Path::new(cache),
+        kept: None,
+    };
     let base = base(&input, &Nobody, &Silent)?;
     for entry in base.tree.entries.values() {
         if let Node::File { content, .. } = &entry.node {

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Facts that the VM stories ask for, one KEY=value a line, then power off.
-# The role first, where there is a profile; then the rest.
-for _ in $(seq 300); do
-  grep -qE '"state": "(ready|failed)"' /run/ingot/status.json 2>/dev/null && break
+# report [SECONDS [STATES]]: facts that the VM stories ask for, one KEY=value a line, then power off.
+# The role first, where there is a profile, until it is in one of these states, for at most this long; then the rest.
+for _ in $(seq "${1:-300}"); do
+  grep -qE '"state": "('"${2:-ready|failed}"')"' /run/ingot/status.json 2>/dev/null && break
   sleep 1
 done
 state=$(sed -nE 's/.*"state": "([a-z]+)".*/\1/p' /run/ingot/status.json | head -n 1)
@@ -16,6 +16,13 @@ if [ -S /run/haproxy/admin.sock ]; then
   echo "haproxy=$(systemctl is-active haproxy keepalived | tr '\n' ' ') $(/usr/bin/ingot-installer check-haproxy && echo UP)"
   # A test on the host asks through the virtual address meanwhile.
   sleep 8
+fi
+if [ -e /etc/kubernetes/admin.conf ]; then
+  export KUBECONFIG=/etc/kubernetes/admin.conf
+  echo "nodes=$(kubectl get nodes --no-headers | awk '{ print $1, $2 }' | tr '\n' ';')"
+  echo "pods=$(kubectl get pods --all-namespaces --no-headers | awk '{ print $2 "=" $4 }' | tr '\n' ' ')"
+  echo "cgroups=$(stat -fc %T /sys/fs/cgroup) $(sed -n 's/^cgroupDriver: //p' /var/lib/kubelet/config.yaml)"
+  crictl ps -a 2>&1 | sed 's/^/container: /'
 fi
 echo "running=$(cat /run/running)"
 echo "failed=$(systemctl --failed --plain --no-legend | awk '{ print $1 }' | tr '\n' ' ')"

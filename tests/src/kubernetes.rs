@@ -101,6 +101,20 @@ pub fn releases(upstream: &Upstream) -> [PathBuf; 2] {
     ["control-plane", "linux-worker"].map(|role| folder.join(role))
 }
 
+/// The release folder of one definition with Kubernetes, as [`releases`].
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn release(upstream: &Upstream, name: &str) -> PathBuf {
+    let folder = cache().join("releases").join(name);
+    fs::create_dir_all(cache().join("releases")).unwrap();
+    let lock = File::create(folder.with_extension("busy")).unwrap();
+    lock.lock().unwrap();
+    must(ingot(["build", "--quiet"]).arg(definition(name)).args(upstream.arguments()).arg("--output").arg(&folder));
+    folder
+}
+
 /// A program of the Kubernetes that the packages are made of.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {

@@ -6,6 +6,7 @@
 //! | [`programs`] | running `ingot` and the reference tools |
 //! | [`fixture`] | releases that are built once and shared between test processes |
 //! | [`cluster`] | the plan of a cluster: profiles, and machines made of them |
+//! | [`hardening`] | what the CIS benchmark asks of a running node |
 //! | [`kubernetes`] | real Kubernetes, and releases of its roles |
 //! | [`profiles`] | signed profiles, and the servers machines talk to |
 //! | [`machine`] | a virtual machine started by `ingot boot`, and what its console says |
@@ -20,6 +21,7 @@
 
 pub mod cluster;
 pub mod fixture;
+pub mod hardening;
 pub mod kubernetes;
 pub mod machine;
 pub mod network;

@@ -6,10 +6,18 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use ingot_tests::cluster::{KUBECTL, Plan};
+use ingot_tests::hardening::assert_hardened;
 use ingot_tests::kubernetes::{Upstream, releases};
 
 /// A node takes a minute and a half on a quiet machine; a loaded one may take many times that.
 const PATIENCE: u64 = 420;
+const MORE: &str = "encryption_key = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"
+[cluster.api_server]
+audit_policy = '''
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules: [{ level: Metadata }]
+'''";
 
 #[test]
 fn a_control_plane_and_a_worker_meet_and_come_back_after_a_power_cut() {
@@ -18,7 +26,7 @@ fn a_control_plane_and_a_worker_meet_and_come_back_after_a_power_cut() {
     let plan = Plan::new("10.77.0.11:6443");
     // The worker first: it waits.
     let mut w1 = plan.start("w-12", &worker, &plan.worker(12));
-    let mut cp1 = plan.start("cp-11", &plane, &plan.plane(11, true, ""));
+    let mut cp1 = plan.start("cp-11", &plane, &plan.plane(11, true, MORE));
     for node in [&mut cp1, &mut w1] {
         node.wait_for("ingot-installer status", PATIENCE);
         node.wait_until_up(PATIENCE);
@@ -28,6 +36,7 @@ fn a_control_plane_and_a_worker_meet_and_come_back_after_a_power_cut() {
     assert!(cp1.must(&format!("{KUBECTL} get nodes --show-labels")).contains("example.org/pool=tests"));
     assert_eq!(cp1.run(&format!("{KUBECTL} auth can-i list secrets --as ingot-load-balancer")).out.trim(), "no");
     cp1.must(&format!("{KUBECTL} auth can-i patch services --subresource=status --as ingot-load-balancer"));
+    assert_hardened(&cp1, &[&w1]);
     // Pods of one node reach those of the other.
     w1.wait_for("ip route show proto 177 | grep -q 'via 10.77.0.11'", 60);
     // A power cut: both come back by themselves, and are not made again.

@@ -15,6 +15,7 @@ use crate::export::Format;
 use crate::lock::settle::Policy;
 use crate::pipeline::{self, Outcome, Request};
 use crate::progress::Progress;
+use crate::tree::kept::Kept;
 
 pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Result<()> {
     let definitions = typed.definitions.iter().map(|name| definition::find(name)).collect::<Result<Vec<_>>>()?;
@@ -26,6 +27,7 @@ pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Re
     let keys = settings.keys(typed.keys.as_ref(), typed.agent, reporter)?;
     let formats = formats(&typed.formats)?;
     let programs = typed.programs.clone().map_or_else(beside_this_program, Ok)?;
+    let kept = (definitions.len() > 1).then(|| Kept::begin(&settings.cache)).transpose()?;
     let mut outcomes = Vec::new();
     for definition in &definitions {
         let started = Instant::now();
@@ -45,6 +47,7 @@ pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Re
             formats: &formats,
             programs: &programs,
             force: typed.force,
+            kept: kept.as_ref(),
             now: settings.environment.now,
         };
         let outcome = pipeline::build(&request, reporter).map_err(|error| match definitions.len() {

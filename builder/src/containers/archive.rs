@@ -47,7 +47,10 @@ pub fn files(lock: &Lock, store: &Store) -> Result<Vec<FileEntry>> {
         entries.push(entry(kubernetes::KUBERNETES, FileContent::Bytes(json(&facts(found, lock))?)));
     }
     if lock.containers.kubernetes.is_some() || !lock.containers.images.is_empty() {
-        entries.push(entry(kubernetes::IMAGES, FileContent::Bytes(json(&list(lock))?)));
+        entries.push(entry(
+            kubernetes::IMAGES,
+            FileContent::Bytes(json(&ContainerImages { schema: kubernetes::SCHEMA, images: listed(lock) })?),
+        ));
         entries.push(entry(kubernetes::ARCHIVE, FileContent::Joined(archive(lock, store)?)));
     }
     Ok(entries)
@@ -78,13 +81,14 @@ fn facts(found: &LockedKubernetes, lock: &Lock) -> kubernetes::Kubernetes {
     kubernetes::Kubernetes { schema: kubernetes::SCHEMA, version, image_repository, pause, coredns, etcd, cni_bin }
 }
 
-fn list(lock: &Lock) -> ContainerImages {
+/// The container images of the lock, as the image and its manifest name them.
+pub fn listed(lock: &Lock) -> Vec<ContainerImage> {
     let one = |image: &LockedImage| ContainerImage {
         reference: image.reference.clone(),
         digest: image.documents.first().map_or_else(String::new, |named| format!("sha256:{}", named.sha256)),
         size: image.documents.iter().chain(&image.layers).map(|named| named.size).sum(),
     };
-    ContainerImages { schema: kubernetes::SCHEMA, images: lock.containers.images.iter().map(one).collect() }
+    lock.containers.images.iter().map(one).collect()
 }
 
 /// The tar, piece by piece: headers in memory, everything else where it lies in the store.

@@ -16,6 +16,6 @@ pub mod document;
 mod kubeadm;
 mod reference;
 
-pub use archive::{files, size};
+pub use archive::{files, listed, size};
 pub use choice::Upstream;
 pub use reference::{Reference, Version, is_registry};

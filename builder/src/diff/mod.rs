@@ -19,6 +19,8 @@ const SHOWN: usize = 10;
 pub struct Snapshot {
     /// Package versions by name.
     pub packages: BTreeMap<String, String>,
+    /// Container images on board, by their names: tag and digest.
+    pub containers: BTreeMap<String, String>,
     /// Files by path without leading `/`.
     pub files: BTreeMap<String, FileFact>,
     /// Single settings: kernel command line, root hash, sizes of partitions.
@@ -81,6 +83,8 @@ pub struct Difference {
     pub settings: Vec<Change<String>>,
     /// Changed packages.
     pub packages: Vec<Change<String>>,
+    /// Changed container images.
+    pub containers: Vec<Change<String>>,
     /// Changed files, by path.
     pub files: Vec<FileChange>,
     /// Bytes of all files before and after.
@@ -93,7 +97,13 @@ pub fn compare(before: &Snapshot, after: &Snapshot) -> Difference {
     let moved: BTreeSet<&str> = packages.iter().map(|change| change.name.as_str()).collect();
     let files = changes(&before.files, &after.files).into_iter().map(|change| file_change(change, &moved)).collect();
     let bytes = |snapshot: &Snapshot| total(snapshot.files.values().map(|file| file.size));
-    Difference { settings: changes(&before.settings, &after.settings), files, bytes: (bytes(before), bytes(after)), packages }
+    Difference {
+        settings: changes(&before.settings, &after.settings),
+        containers: changes(&before.containers, &after.containers),
+        files,
+        bytes: (bytes(before), bytes(after)),
+        packages,
+    }
 }
 
 fn changes<T: Clone + PartialEq>(before: &BTreeMap<String, T>, after: &BTreeMap<String, T>) -> Vec<Change<T>> {
@@ -120,7 +130,7 @@ fn file_change(change: Change<FileFact>, moved: &BTreeSet<&str>) -> FileChange {
 impl Difference {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.settings.is_empty() && self.packages.is_empty() && self.files.is_empty()
+        self.settings.is_empty() && self.packages.is_empty() && self.containers.is_empty() && self.files.is_empty()
     }
 }
 
@@ -140,6 +150,7 @@ pub fn render(difference: &Difference, style: Style) -> String {
     let mut text = String::new();
     values("Settings", &difference.settings, style, &mut text);
     values("Packages", &difference.packages, style, &mut text);
+    values("Container images", &difference.containers, style, &mut text);
     let mut groups: BTreeMap<&Reason, Vec<&FileChange>> = BTreeMap::new();
     for file in &difference.files {
         groups.entry(&file.reason).or_default().push(file);
@@ -238,6 +249,7 @@ mod tests {
         Snapshot {
             packages: packages.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect(),
             files: files.iter().map(|(path, fact)| ((*path).to_owned(), fact.clone())).collect(),
+            containers: BTreeMap::new(),
             settings: BTreeMap::from([("root hash".to_owned(), hash.to_owned())]),
         }
     }
@@ -269,7 +281,8 @@ mod tests {
 
     #[test]
     fn every_file_has_its_reason() {
-        let (before, after) = pair();
+        let (mut before, after) = pair();
+        before.containers.insert("registry.k8s.io/pause".to_owned(), "3.10 sha256:012345678901".to_owned());
         let difference = compare(&before, &after);
         let reason = |path: &str| difference.files.iter().find(|file| file.change.name == path).map(|file| file.reason.clone());
         assert_eq!(reason("usr/sbin/haproxy"), Some(Reason::Package("haproxy".to_owned())));

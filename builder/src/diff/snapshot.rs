@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use trust::kubernetes::ContainerImage;
+
 use super::{FileFact, Snapshot};
 use crate::boot::contents;
 use crate::error::{Error, Kind, Result};
@@ -27,6 +29,7 @@ pub fn take(path: &Path) -> Result<Snapshot> {
     for package in installed::packages(&root)? {
         snapshot.packages.insert(package.name, package.version);
     }
+    snapshot.containers = installed::container_images(&root)?.iter().map(container_image).collect();
     let tree = root.tree()?;
     let owners = real(&installed::owners(&root)?, &tree);
     for (path, entry) in &tree.entries {
@@ -36,6 +39,15 @@ pub fn take(path: &Path) -> Result<Snapshot> {
         snapshot.files.insert(name, fact);
     }
     Ok(snapshot)
+}
+
+/// The name of an image, and which one it is: `v1.34.2 sha256:0123…`.
+fn container_image(image: &ContainerImage) -> (String, String) {
+    let digest = image.digest.get(..19).unwrap_or_default();
+    match image.reference.rsplit_once(':').filter(|(name, tag)| !tag.contains('/') && !name.contains('@')) {
+        Some((name, tag)) => (name.to_owned(), format!("{tag} {digest}")),
+        None => (image.reference.split('@').next().unwrap_or_default().to_owned(), digest.to_owned()),
+    }
 }
 
 /// Command line, versions, and what the firmware starts.
@@ -100,6 +112,17 @@ fn fact(entry: &Entry, package: Option<String>) -> FileFact {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn container_images_go_by_their_names() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let of = |reference: &str| {
+            container_image(&ContainerImage { reference: reference.to_owned(), digest: digest.clone(), size: 1 })
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(of("registry.k8s.io/pause:3.10"), pair("registry.k8s.io/pause", "3.10 sha256:000000000000"));
+        assert_eq!(of(&format!("localhost:5000/a@{digest}")), pair("localhost:5000/a", "sha256:000000000000"));
+    }
 
     #[test]
     fn modes_owners_and_attributes_are_facts() {

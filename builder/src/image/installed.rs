@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use trust::kubernetes::{self, ContainerImage, ContainerImages};
+
 use crate::error::{Error, Kind, Result};
 use crate::seal::read::Image;
 use crate::tree::compose::SYSIMAGE;
@@ -50,6 +52,16 @@ pub fn owners(root: &Image<'_>) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(owners)
+}
+
+/// The container images that a root brings along, by reference.
+///
+/// # Errors
+/// When the list of them cannot be read.
+pub fn container_images(root: &Image<'_>) -> Result<Vec<ContainerImage>> {
+    let Some(text) = file(root, kubernetes::IMAGES)? else { return Ok(Vec::new()) };
+    let wrong = |e| Error::new(Kind::Document, format!("/{} of the image: {e}", kubernetes::IMAGES));
+    Ok(ContainerImages::parse(text.as_bytes()).map_err(wrong)?.images)
 }
 
 /// A small text file of a root; `None` where there is none.

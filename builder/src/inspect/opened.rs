@@ -153,9 +153,7 @@ fn containers(root: &read::Image<'_>, report: &mut Report) -> Result<()> {
         let found = kubernetes::Kubernetes::parse(text.as_bytes()).map_err(|e| wrong(kubernetes::KUBERNETES, &e))?;
         report.facts.push(("Kubernetes".to_owned(), format!("{}, images of {}", found.version, found.image_repository)));
     }
-    if let Some(text) = installed::file(root, kubernetes::IMAGES)? {
-        let found = kubernetes::ContainerImages::parse(text.as_bytes()).map_err(|e| wrong(kubernetes::IMAGES, &e))?;
-        report.containers = found.images.into_iter().map(|image| Sized { name: image.reference, size: image.size }).collect();
-    }
+    let images = installed::container_images(root)?;
+    report.containers = images.into_iter().map(|image| Sized { name: image.reference, size: image.size }).collect();
     Ok(())
 }

@@ -97,6 +97,9 @@ pub fn provenance(manifest: &Manifest, inventory: &Inventory<'_>, subjects: &[ma
         let uri = Some(inventory.purl(package)?);
         resolved_dependencies.push(Resource { name: None, uri, digest: digest(&package.sha256) });
     }
+    for (purl, sha256) in inventory.container_purls()? {
+        resolved_dependencies.push(Resource { name: None, uri: Some(purl), digest: digest(&sha256) });
+    }
     let Manifest { name, version, role, architecture, .. } = manifest;
     to_json(&Statement {
         kind: "https://in-toto.io/Statement/v1",

@@ -40,6 +40,7 @@ fn manifest_of(lock: &Lock) -> Manifest {
         root: manifest::Root { hash: digest, salt: String::new(), block_size: 4096, blocks: 1 },
         partitions: Vec::new(),
         packages,
+        container_images: crate::containers::listed(lock),
         files: Vec::new(),
     }
 }

@@ -86,6 +86,18 @@ pub fn cyclonedx(inventory: &Inventory<'_>) -> Result<Vec<u8>> {
             external_references: vec![External { kind: "distribution", url: inventory.url(package)? }],
         });
     }
+    for container in inventory.containers()? {
+        let purl = container.purl(&inventory.lock.architecture);
+        components.push(Component {
+            kind: "container",
+            reference: purl.clone(),
+            name: container.name(),
+            version: container.version(),
+            hashes: vec![Hash { alg: "SHA-256", content: container.sha256 }],
+            purl: Some(purl),
+            external_references: vec![External { kind: "distribution", url: container.url() }],
+        });
+    }
     let image = plain("operating-system", inventory.name, inventory.version);
     let mut depends_on: Vec<_> = components.iter().map(|component| component.reference.clone()).collect();
     depends_on.sort();

@@ -15,11 +15,12 @@ pub use cyclonedx::cyclonedx;
 pub use spdx::spdx;
 use trust::{Sha256, Sha256Digest};
 
+use crate::containers::{Reference, Version};
 use crate::definition::Repository;
 use crate::epoch::Epoch;
 use crate::error::{Error, Kind, Result};
 use crate::fetch::network::encode;
-use crate::lock::{Lock, LockedPackage};
+use crate::lock::{Lock, LockedImage, LockedPackage};
 
 /// What a bill of materials is about.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,25 @@ impl Inventory<'_> {
             }
             hasher.update(package.sha256.as_bytes());
         }
+        for image in &self.lock.containers.images {
+            put(&mut hasher, &image.reference);
+            image.documents.iter().for_each(|named| hasher.update(named.sha256.as_bytes()));
+        }
         hasher.finish()
+    }
+
+    /// The container images by what can be said of each.
+    fn containers(&self) -> Result<Vec<Container<'_>>> {
+        self.lock.containers.images.iter().map(Container::of).collect()
+    }
+
+    /// The package URLs of the container images with their digests.
+    ///
+    /// # Errors
+    /// [`Kind::Document`] when the lock names one that cannot be.
+    pub fn container_purls(&self) -> Result<Vec<(String, Sha256Digest)>> {
+        let all = self.containers()?;
+        Ok(all.iter().map(|container| (container.purl(&self.lock.architecture), container.sha256)).collect())
     }
 
     fn repository(&self, package: &LockedPackage) -> Result<&Repository> {
@@ -94,6 +113,53 @@ impl Inventory<'_> {
         };
         let [vendor, name] = [vendor, &package.name].map(|word| quote(&word.to_lowercase()));
         Ok(format!("pkg:deb/{vendor}/{name}@{}?arch={}{distro}", quote(&package.version), quote(&package.architecture)))
+    }
+}
+
+/// A container image of the lock.
+#[derive(Debug)]
+struct Container<'a> {
+    locked: &'a LockedImage,
+    reference: Reference,
+    /// Digest of what the reference names.
+    sha256: Sha256Digest,
+}
+
+impl<'a> Container<'a> {
+    fn of(locked: &'a LockedImage) -> Result<Self> {
+        let wrong = |why: String| Error::new(Kind::Document, why);
+        let reference = locked.reference.parse().map_err(wrong)?;
+        let named = locked.documents.first().ok_or_else(|| wrong(format!("{} has no document", locked.reference)))?;
+        Ok(Self { locked, reference, sha256: named.sha256 })
+    }
+
+    /// Registry and repository.
+    fn name(&self) -> String {
+        format!("{}/{}", self.reference.registry, self.reference.repository)
+    }
+
+    /// Its tag, else its digest.
+    fn version(&self) -> String {
+        match &self.reference.version {
+            Version::Tag(tag) => tag.clone(),
+            Version::Digest(digest) => format!("sha256:{digest}"),
+        }
+    }
+
+    /// Where a registry has it (OCI distribution specification 1.1).
+    fn url(&self) -> String {
+        let Reference { registry, repository, .. } = &self.reference;
+        format!("https://{registry}/v2/{repository}/manifests/sha256:{}", self.sha256)
+    }
+
+    /// `pkg:oci/pause@sha256:…?arch=amd64&repository_url=registry.k8s.io%2Fpause&tag=3.10`
+    fn purl(&self, architecture: &str) -> String {
+        let tag = match &self.reference.version {
+            Version::Tag(tag) => format!("&tag={}", quote(tag)),
+            Version::Digest(_) => String::new(),
+        };
+        let [name, architecture, from] = [self.reference.name(), architecture, &self.name()].map(quote);
+        format!("pkg:oci/{name}@sha256:{}?arch={architecture}&repository_url={from}{tag}", self.sha256)
     }
 }
 

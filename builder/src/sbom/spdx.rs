@@ -3,7 +3,7 @@
 use serde::Serialize;
 use trust::Sha256Digest;
 
-use super::{Inventory, quote, to_json};
+use super::{Container, Inventory, quote, to_json};
 use crate::error::Result;
 use crate::lock::LockedPackage;
 
@@ -85,8 +85,10 @@ pub fn spdx(inventory: &Inventory<'_>) -> Result<Vec<u8>> {
     let mut packages = vec![image(inventory)];
     let mut relationships =
         vec![Relationship { spdx_element_id: DOCUMENT, related_spdx_element: IMAGE.to_owned(), relationship_type: "DESCRIBES" }];
-    for package in &inventory.lock.packages {
-        let package = describe(inventory, package)?;
+    let mut inside: Vec<Package> =
+        inventory.lock.packages.iter().map(|package| describe(inventory, package)).collect::<Result<_>>()?;
+    inside.extend(inventory.containers()?.iter().map(|container| container_image(inventory, container)));
+    for package in inside {
         relationships.push(Relationship {
             spdx_element_id: IMAGE,
             related_spdx_element: package.id.clone(),
@@ -132,10 +134,28 @@ fn image(inventory: &Inventory<'_>) -> Package {
     }
 }
 
+fn container_image(inventory: &Inventory<'_>, container: &Container<'_>) -> Package {
+    Package {
+        name: container.name(),
+        id: identifier("oci", &container.locked.reference),
+        version_info: container.version(),
+        download_location: container.url(),
+        checksums: vec![Checksum { algorithm: "SHA256", checksum_value: container.sha256 }],
+        external_refs: vec![package_url(container.purl(&inventory.lock.architecture))],
+        primary_package_purpose: "CONTAINER",
+        comment: Some(format!("in the image because: {}", container.locked.because)),
+        ..image(inventory)
+    }
+}
+
+fn package_url(purl: String) -> ExternalReference {
+    ExternalReference { reference_category: "PACKAGE-MANAGER", reference_type: "purl", reference_locator: purl }
+}
+
 fn describe(inventory: &Inventory<'_>, package: &LockedPackage) -> Result<Package> {
     Ok(Package {
         name: package.name.clone(),
-        id: identifier(package),
+        id: identifier("deb", &format!("{}:{}", package.name, package.architecture)),
         version_info: package.version.clone(),
         download_location: inventory.url(package)?,
         files_analyzed: false,
@@ -143,11 +163,7 @@ fn describe(inventory: &Inventory<'_>, package: &LockedPackage) -> Result<Packag
         license_concluded: NOT_ASSERTED,
         license_declared: NOT_ASSERTED,
         copyright_text: NOT_ASSERTED,
-        external_refs: vec![ExternalReference {
-            reference_category: "PACKAGE-MANAGER",
-            reference_type: "purl",
-            reference_locator: inventory.purl(package)?,
-        }],
+        external_refs: vec![package_url(inventory.purl(package)?)],
         primary_package_purpose: "INSTALL",
         comment: Some(format!("in the image because: {}", package.because)),
     })
@@ -155,9 +171,8 @@ fn describe(inventory: &Inventory<'_>, package: &LockedPackage) -> Result<Packag
 
 /// An SPDX identifier takes letters, digits, `.` and `-` (section 7.2): a part of the digest keeps
 /// names apart which differ elsewhere.
-fn identifier(package: &LockedPackage) -> String {
-    let full = format!("{}:{}", package.name, package.architecture);
+fn identifier(kind: &str, full: &str) -> String {
     let plain: String = full.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let digest = Sha256Digest::of(full.as_bytes()).to_string();
-    format!("SPDXRef-deb-{plain}-{}", digest.get(..12).unwrap_or_default())
+    format!("SPDXRef-{kind}-{plain}-{}", digest.get(..12).unwrap_or_default())
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::*;
+use crate::containers::document::Named;
+use crate::lock::Containers;
 
 fn repository(name: &str, url: &str) -> Repository {
     Repository {
@@ -48,12 +50,54 @@ pub(crate) fn lock() -> Lock {
             package("libstdc++6", "1:14.2.0~rc1-19", "debian", "trixie"),
             package("libstdc--6", "1", "debian", "trixie"),
         ],
-        containers: crate::lock::Containers::default(),
+        containers: Containers::default(),
     }
 }
 
 pub(crate) fn inventory<'a>(lock: &'a Lock, repositories: &'a [Repository]) -> Inventory<'a> {
     Inventory { name: "load-balancer", version: "1.0", epoch: lock.epoch, lock, repositories }
+}
+
+fn with_container_images() -> Lock {
+    let named = |text: &str| Named { sha256: Sha256Digest::of(text.as_bytes()), size: 7 };
+    let image = |reference: String| LockedImage {
+        media_type: "application/vnd.oci.image.index.v1+json".into(),
+        because: "kubernetes".into(),
+        documents: vec![named(&reference), named("the manifest for amd64")],
+        layers: vec![named("a configuration")],
+        reference,
+    };
+    let digest = Sha256Digest::of(b"x");
+    let images = vec![image(format!("quay.io/a/b@sha256:{digest}")), image("registry.k8s.io/coredns/coredns:v1.12.1".into())];
+    Lock { containers: Containers { kubernetes: None, images }, ..lock() }
+}
+
+#[test]
+fn container_images_are_parts_with_their_digests() {
+    let lock = with_container_images();
+    let [document, bom] = documents(&lock);
+    let index = Sha256Digest::of(b"registry.k8s.io/coredns/coredns:v1.12.1");
+    let purl =
+        format!("pkg:oci/coredns@sha256:{index}?arch=amd64&repository_url=registry.k8s.io%2Fcoredns%2Fcoredns&tag=v1.12.1");
+    let package = document["packages"].as_array().unwrap().last().unwrap();
+    assert_eq!((text(package, "name"), text(package, "versionInfo")), ("registry.k8s.io/coredns/coredns", "v1.12.1"));
+    assert_eq!(
+        (text(package, "primaryPackagePurpose"), text(&package["externalRefs"][0], "referenceLocator")),
+        ("CONTAINER", purl.as_str())
+    );
+    assert_eq!(text(&package["checksums"][0], "checksumValue"), index.to_string());
+    assert!(text(package, "SPDXID").starts_with("SPDXRef-oci-registry.k8s.io-coredns-coredns-v1.12.1-"));
+    assert!(text(package, "downloadLocation").ends_with(&format!("/v2/coredns/coredns/manifests/sha256:{index}")));
+    assert_eq!(document["relationships"].as_array().unwrap().len(), 7);
+    let components = bom["components"].as_array().unwrap();
+    let component = components.last().unwrap();
+    assert_eq!((text(component, "type"), text(component, "purl"), components.len()), ("container", purl.as_str(), 6));
+    // By digest there is no tag.
+    let by_digest = text(&components[4], "purl");
+    assert!(by_digest.ends_with("&repository_url=quay.io%2Fa%2Fb"), "{by_digest}");
+    let mut other = lock.clone();
+    other.containers.images[1].documents[0].sha256 = Sha256Digest::of(b"moved");
+    assert_ne!(documents(&other)[1]["serialNumber"], bom["serialNumber"]);
 }
 
 fn documents(lock: &Lock) -> [Value; 2] {

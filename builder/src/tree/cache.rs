@@ -24,6 +24,7 @@ use crate::progress::{Progress, Unit};
 use crate::tree::configure::{configure, without_hwdb};
 use crate::tree::glob::Filter;
 use crate::tree::index::{Rules, index};
+use crate::tree::kept::Kept;
 use crate::tree::normalise::normalise;
 use crate::tree::staging::Staging;
 use crate::tree::unpack::{Job, may_skip, unpack};
@@ -51,6 +52,8 @@ pub struct BaseInput<'a> {
     pub epoch: Epoch,
     /// The cache folder.
     pub cache: &'a Path,
+    /// What other images of this command have decompressed, where there are others.
+    pub kept: Option<&'a Kept>,
 }
 
 /// A base tree on disk.
@@ -143,7 +146,7 @@ fn fill(input: &BaseInput<'_>, work: &Path, sink: &dyn ContentSink, progress: &d
     let total = input.lock.packages.iter().map(|p| p.size).sum();
     let unpacked = {
         let task = progress.begin("unpacking", total, Unit::Bytes);
-        let job = Job { staging: &staging, debs: input.debs, filter: &filter, sink, task: task.as_ref() };
+        let job = Job { staging: &staging, debs: input.debs, filter: &filter, sink, task: task.as_ref(), kept: input.kept };
         unpack(&job)?
     };
     check_names(input.lock, &unpacked.packages)?;
@@ -225,15 +228,16 @@ fn discard(entry: &Path) -> Result<()> {
 }
 
 /// A folder to work in, held by a lock.
-struct Work {
-    folder: PathBuf,
-    lock_path: PathBuf,
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) folder: PathBuf,
+    pub(super) lock_path: PathBuf,
     lock: File,
     _temporary: Temporary,
 }
 
 impl Work {
-    fn begin(cache: &Path) -> Result<Self> {
+    pub(super) fn begin(cache: &Path) -> Result<Self> {
         let parent = cache.join("work");
         files::make_folder(&parent)?;
         for slot in 0..SLOTS {
@@ -316,7 +320,16 @@ mod tests {
         let with = |exclude: &[&str], ids: &[(&str, u32)], epoch| {
             let exclude: Vec<String> = exclude.iter().map(|e| (*e).to_owned()).collect();
             let ids: Vec<_> = ids.iter().map(|(n, i)| ((*n).to_owned(), *i)).collect();
-            key(&BaseInput { lock: &lock, debs: &[], ids: &ids, exclude: &exclude, keep: &[], epoch, cache: Path::new("/x") })
+            key(&BaseInput {
+                lock: &lock,
+                debs: &[],
+                ids: &ids,
+                exclude: &exclude,
+                keep: &[],
+                epoch,
+                cache: Path::new("/x"),
+                kept: None,
+            })
         };
         let plain = with(&[], &[], Epoch(1));
         assert_eq!(plain, with(&["boot/**", "etc/x"], &[], Epoch(1)));

@@ -31,6 +31,9 @@ pub struct Deb {
     data: Part,
 }
 
+/// The files of a package on their way.
+pub type FilesPart<'a> = Archive<Box<dyn Read + 'a>>;
+
 /// One compressed tar inside the package.
 #[derive(Debug)]
 struct Part {
@@ -122,8 +125,24 @@ impl Deb {
     ///
     /// # Errors
     /// When its compression is not known.
-    pub fn data(&self) -> Result<Archive<Box<dyn Read + '_>>> {
-        Ok(Archive::new(self.data.open()?, DATA_LIMIT))
+    pub fn data(&self) -> Result<FilesPart<'_>> {
+        self.data_through(Ok)
+    }
+
+    /// The files part, decompressed and read through `wrap`.
+    ///
+    /// # Errors
+    /// When its compression is not known, and those of `wrap`.
+    pub fn data_through<'a>(
+        &'a self,
+        wrap: impl FnOnce(Box<dyn Read + 'a>) -> Result<Box<dyn Read + 'a>>,
+    ) -> Result<FilesPart<'a>> {
+        Ok(Archive::new(wrap(self.data.open()?)?, DATA_LIMIT))
+    }
+
+    /// A files part that is decompressed already.
+    pub fn plain<'a>(reader: Box<dyn Read + 'a>) -> FilesPart<'a> {
+        Archive::new(reader, DATA_LIMIT)
     }
 
     fn read_control(&self) -> Result<Control> {

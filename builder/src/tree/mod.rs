@@ -14,6 +14,7 @@ pub mod database;
 pub mod deb;
 pub mod glob;
 pub mod index;
+pub mod kept;
 pub mod kmod_index;
 mod modules;
 pub mod namespace;

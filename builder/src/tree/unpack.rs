@@ -17,8 +17,9 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamp
 use crate::error::{Context, Error, Kind, Result};
 use crate::progress::Task;
 use crate::tree::archive::{Archive, Member, What};
-use crate::tree::deb::{Control, ControlFile, Deb};
+use crate::tree::deb::{Control, ControlFile, Deb, FilesPart};
 use crate::tree::glob::Filter;
+use crate::tree::kept::{Keeping, Kept};
 use crate::tree::staging::{Staging, split};
 use crate::tree::{ContentId, ContentSink};
 
@@ -44,6 +45,8 @@ pub struct Job<'a> {
     pub sink: &'a dyn ContentSink,
     /// Told the compressed bytes done.
     pub task: &'a dyn Task,
+    /// What other images of this command have decompressed.
+    pub kept: Option<&'a Kept>,
 }
 
 impl std::fmt::Debug for Job<'_> {
@@ -204,12 +207,13 @@ impl Extraction<'_> {
         self.rank.0 = control.name() != "base-files";
         self.sums = (!control.files.contains_key("md5sums")).then(Vec::new);
         let mut package = Package { list: Vec::new(), conffiles: conffiles(&control), control };
-        let mut data = deb.data()?;
+        let (mut data, keeping) = self.data(deb)?;
         while let Some(member) = data.next()? {
             package.list.push(member.path.clone());
             let Some(path) = merged(&member.path) else { continue };
             self.member(&path, member, &mut data, &mut package.conffiles)?;
         }
+        keeping.map_or(Ok(()), Keeping::finish)?;
         if let Some(sums) = self.sums.take() {
             // As dpkg does it for a package that brings no digests of its own.
             let file = ControlFile { bytes: sums.into(), mode: 0o644 };
@@ -218,6 +222,18 @@ impl Extraction<'_> {
         // dpkg does not list conffiles that the package does not bring.
         package.conffiles.retain(|_, digest| !digest.is_empty());
         Ok(package)
+    }
+
+    /// The files part: as another image of this command has left it, or decompressed now.
+    fn data<'a>(&self, deb: &'a Deb) -> Result<(FilesPart<'a>, Option<Keeping>)> {
+        let Some(kept) = self.job.kept else { return Ok((deb.data()?, None)) };
+        let package = &self.job.debs[self.package];
+        if let Some(plain) = kept.read(package)? {
+            return Ok((Deb::plain(plain), None));
+        }
+        let keeping = kept.keep(package)?;
+        let data = deb.data_through(|packed| keeping.through(packed))?;
+        Ok((data, Some(keeping)))
     }
 
     fn member<R: Read>(

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
+use crate::kubernetes::ContainerImage;
 
 /// The only version of the format so far.
 pub const FORMAT: u32 = 1;
@@ -40,6 +41,9 @@ pub struct Manifest {
     pub partitions: Vec<Partition>,
     /// Packages inside, by name.
     pub packages: Vec<Package>,
+    /// Container images inside, by reference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub container_images: Vec<ContainerImage>,
     /// Files of the release beside this one and its signature, by name.
     pub files: Vec<File>,
 }
@@ -192,6 +196,12 @@ impl Manifest {
             end = partition.check(number, end)?;
         }
         strictly_rising("packages", self.packages.iter().map(|package| (package.name.as_str(), package.architecture.as_str())))?;
+        strictly_rising("container_images", self.container_images.iter().map(|image| (image.reference.as_str(), "")))?;
+        self.container_images.iter().try_for_each(|image| {
+            let digest = image.digest.strip_prefix("sha256:").is_some_and(|digits| digits.parse::<Sha256Digest>().is_ok());
+            let problem = || format!("expected `sha256:` and 64 digits, found `{}`", short(&image.digest));
+            require(digest, || format!("container_images: {}: digest", short(&image.reference)), problem)
+        })?;
         strictly_rising("files", self.files.iter().map(|file| (file.name.as_str(), "")))?;
         strictly_rising("inputs", self.inputs.iter().map(|input| (input.repository.as_str(), input.suite.as_str())))?;
         let folded: BTreeSet<_> = self.files.iter().map(|file| file.name.to_ascii_lowercase()).collect();
@@ -323,6 +333,7 @@ pub(crate) mod tests {
             root: Root { hash: digest, salt: "00ff".into(), block_size: 4096, blocks: 7 },
             partitions: vec![partition("esp", 1 << 20), partition("root-a", 2 << 20)],
             packages: vec![package("haproxy"), package("keepalived")],
+            container_images: Vec::new(),
             files: vec![file("load-balancer.efi"), file("load-balancer.raw"), file("secure-boot/db.auth")],
         }
     }
@@ -338,11 +349,24 @@ pub(crate) mod tests {
         );
     }
 
+    fn pause(tag: &str) -> ContainerImage {
+        let digest = format!("sha256:{}", Sha256Digest::of(b"x"));
+        ContainerImage { reference: format!("registry.k8s.io/pause:{tag}"), digest, size: 7 }
+    }
+
+    #[test]
+    fn container_images_are_said_where_there_are_some() {
+        let mut manifest = sample();
+        assert!(!manifest.to_text().unwrap().contains("container_images"));
+        manifest.container_images = vec![pause("3.10"), pause("3.9")];
+        assert_eq!(Manifest::parse(manifest.to_text().unwrap().as_bytes()), Ok(manifest));
+    }
+
     type Change = fn(&mut Manifest);
 
     #[test]
     fn contradictions_are_named() {
-        let cases: [(&str, Change); 18] = [
+        let cases: [(&str, Change); 20] = [
             ("expected format 1, found 2", |m| m.format = 2),
             ("name: ", |m| m.name = "../x".into()),
             ("version: ", |m| m.version = String::new()),
@@ -358,6 +382,10 @@ pub(crate) mod tests {
             ("partitions[0].label: ", |m| m.partitions[0].label = "x".repeat(37)),
             ("packages: expected each once", |m| m.packages.swap(0, 1)),
             ("packages: expected each once", |m| m.packages[1] = m.packages[0].clone()),
+            ("container_images: expected each once", |m| m.container_images = vec![pause("3.10"), pause("3.1")]),
+            ("container_images: registry.k8s.io/pause:3: digest", |m| {
+                m.container_images = vec![ContainerImage { digest: "sha256:0".into(), ..pause("3") }];
+            }),
             ("files: expected a path", |m| m.files[2].name = "secure-boot/../../x".into()),
             ("files: expected a path", |m| m.files[0].name = "/etc/passwd".into()),
             ("files: two names", |m| m.files[0].name = "LOAD-balancer.raw".into()),

@@ -31,6 +31,8 @@ use crate::secrets::Secrets;
 const TOKEN_TIME: &str = "24h0m0s";
 /// How long kubeadm waits for what it starts.
 const PATIENCE: &str = "8m0s";
+/// Nobody looks into the programs of a control plane from outside.
+const PROFILING: (&str, &str) = ("profiling", "false");
 /// How long kubeadm waits for cluster-info; it was there a moment ago.
 const DISCOVERY: &str = "2m0s";
 
@@ -95,7 +97,11 @@ impl Source<'_> {
         }
         put(&mut init, "certificateKey", self.certificate_key()?);
         if api >= Api::V1Beta4 {
-            put(&mut init, "timeouts", Some(json!({ "controlPlaneComponentHealthCheck": PATIENCE })));
+            put(
+                &mut init,
+                "timeouts",
+                Some(json!({ "controlPlaneComponentHealthCheck": PATIENCE, "kubeletHealthCheck": PATIENCE })),
+            );
         }
         text(&[init, self.cluster_configuration(api)?, self.kubelet(), self.proxy()])
     }
@@ -124,7 +130,13 @@ impl Source<'_> {
             "nodeRegistration": self.registration(api)?,
         });
         if api >= Api::V1Beta4 {
-            put(&mut join, "timeouts", Some(json!({ "discovery": DISCOVERY, "controlPlaneComponentHealthCheck": PATIENCE })));
+            let timeouts = json!({
+                "discovery": DISCOVERY,
+                "controlPlaneComponentHealthCheck": PATIENCE,
+                "kubeletHealthCheck": PATIENCE,
+                "tlsBootstrap": PATIENCE,
+            });
+            put(&mut join, "timeouts", Some(timeouts));
         } else {
             put(&mut discovery, "timeout", Some(json!(DISCOVERY)));
         }
@@ -178,6 +190,7 @@ impl Source<'_> {
         if api == Api::V1Beta2 {
             put(&mut dns, "type", Some(json!("CoreDNS")));
         }
+        let quiet = json!({ "extraArgs": listed(&BTreeMap::from([PROFILING].map(|(name, value)| (name.to_owned(), value.to_owned()))), api) });
         Ok(json!({
             "apiVersion": api.name(),
             "kind": "ClusterConfiguration",
@@ -191,6 +204,8 @@ impl Source<'_> {
                 "dnsDomain": cluster.dns_domain,
             },
             "apiServer": server,
+            "controllerManager": quiet,
+            "scheduler": quiet,
             "dns": dns,
         }))
     }
@@ -220,6 +235,7 @@ impl Source<'_> {
         let Cluster { api_server, encryption_key, load_balancer_token, registrar, .. } = self.cluster;
         let tokens = load_balancer_token.is_some() || registrar.is_some();
         let mut arguments = api_server.arguments.clone();
+        arguments.entry(PROFILING.0.to_owned()).or_insert_with(|| PROFILING.1.to_owned());
         let mut volumes = Vec::new();
         let mut set = |name: &str, value: &str| {
             arguments.insert(name.to_owned(), value.to_owned());

@@ -51,6 +51,10 @@ fn arguments(profile: &Profile, facts: &Facts) -> BTreeMap<String, String> {
     set("eviction-hard", format!("memory.available<{eviction_memory},{EVICTION}"));
     set("image-gc-high-threshold", image_gc_percent.to_string());
     set("image-gc-low-threshold", image_gc_percent.saturating_sub(5).to_string());
+    if !facts.container {
+        // The image sets what the kubelet would set by itself.
+        set("protect-kernel-defaults", "true".to_owned());
+    }
     if let Some(address) = profile.kubelet.node_address {
         set("node-ip", address.to_string());
     }

@@ -53,7 +53,7 @@ fn machines_and_profiles_that_say_less() {
     for wanted in ["\"[fd00::10]:6443\"", "\"cgroupfs\"", "\"maxPerCore\": 0"] {
         assert!(init.expose().contains(wanted), "{wanted}");
     }
-    for none in ["extraArgs", "extraVolumes", "certificateKey", "localAPIEndpoint", "taints"] {
+    for none in ["extraVolumes", "certificateKey", "localAPIEndpoint", "taints"] {
         assert!(!init.expose().contains(none) && !join.expose().contains(none), "{none}");
     }
     assert!(join.expose().contains("\"controlPlane\": {}"));
