@@ -24,7 +24,7 @@ pub struct Written {
     /// What is balanced.
     #[serde(default)]
     pub frontends: Vec<WrittenFrontend>,
-    /// Addresses for Services of type LoadBalancer, in networks of this machine; none by default. It takes `vrrp`, and `ca` and
+    /// Addresses for Services of type LoadBalancer; none by default. It takes `vrrp`, and `ca` and
     /// `load_balancer_token` of `[cluster]`.
     #[serde(default)]
     pub service_pool: Vec<Text>,
