@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::machine::{Machine, read_text};
-use crate::roles::kubernetes::release::Release;
+use crate::roles::kubernetes::release::{self, Release};
 
 /// A network interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -107,7 +107,7 @@ pub fn facts(machine: &dyn Machine) -> Result<Facts> {
         consoles: consoles(&text("/sys/class/tty/console/active")?.unwrap_or_default()),
         accounts: Accounts { passwd: etc("/etc/passwd")?, group: etc("/etc/group")?, shadow: etc("/etc/shadow")? },
         repart: list(machine, "/usr/lib/repart.d")?.iter().any(|name| name.contains("state")),
-        kubernetes: Release::read(machine)?,
+        kubernetes: release::read(machine)?,
         legacy_cgroups: legacy_cgroups(&text("/proc/self/mountinfo")?.unwrap_or_default()),
         lowers_oom: capable(&text("/proc/self/status")?.unwrap_or_default(), SYS_RESOURCE),
         container: text("/run/systemd/container")?.is_some(),

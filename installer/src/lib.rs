@@ -16,9 +16,11 @@
 //! | [`diagnose`] | what keeps the machine from being what its profile says; support bundle |
 //! | [`blot`] | hides secrets in what leaves the machine |
 //! | [`roles`] | what a role runs: HAProxy and keepalived of a load balancer; Kubernetes of a node |
+//! | [`upkeep`], [`reboot`] | what is done again and again afterwards; that a restart is wanted |
 //! | [`failure`] | what went wrong, with its code |
 //!
-//! Paths it touches: `/etc` (rendered at every boot), `/run/ingot/status.json`, `/run/ingot/pending`,
+//! Paths it touches: `/etc` (rendered at every boot), `/run/ingot/{status,upkeep,drain}.json`, `/run/ingot/pending`, `/run/reboot-required`,
+//! `/run/reboot-required.pkgs`,
 //! `/run/ingot/{files,registries,proxy,events.json}`, `/var/lib/hyperv/.kvp_pool_1`, `/run/ingot/{network-refused,clock-waited}`, `/run/ingot/volatile.json`, `/run/repart.d/50-state.conf`,
 //! `/run/ingot/{haproxy,keepalived}-refused`, `/run/ingot/kubeadm.yaml` (while kubeadm runs), `/var/lib/containerd/io.ingot.images`; on the state
 //! partition `/state/ingot/{journal,profile.toml,profile.toml.sig,accepted.json,identity.json,machine-id,network,
@@ -33,6 +35,7 @@ pub mod find;
 pub mod journal;
 pub mod machine;
 pub mod plan;
+pub mod reboot;
 pub mod report;
 pub mod roles;
 pub mod secrets;
@@ -41,6 +44,7 @@ pub mod state;
 pub mod steps;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 pub mod verify;
 
 pub use failure::{Failure, Result};

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use installer::machine::{Machine, Ownership, Real, read_text};
-use installer::report::{STATUS, State, Status, codes};
+use installer::machine::{Machine, Ownership, Real};
+use installer::report::{Report, STATUS, State, Status, codes};
+use installer::roles::kubernetes::drain::{self, Drain};
 use installer::sequence::{self, Source};
-use installer::{Failure, Result, diagnose};
+use installer::steps::World;
+use installer::{Failure, Result, diagnose, upkeep};
 
 /// Makes a machine, at every boot, what its signed profile says.
 #[derive(Debug, Parser)]
@@ -68,7 +70,18 @@ enum Command {
     },
     /// Checks that this machine would take the profile, and changes nothing.
     Check(Which),
-    /// Takes this node out of its cluster: its member of etcd, its files, its pods. It joins anew when the machine starts.
+    /// Moves the pods of this node elsewhere and takes no new ones; the next `run` takes that back.
+    Drain {
+        /// How many seconds the pods may take.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        timeout: u64,
+        /// Also pods that nothing makes anew elsewhere: they are gone then.
+        #[arg(long)]
+        force: bool,
+    },
+    /// What a control plane needs again and again (certificates, registration): a timer runs this.
+    Upkeep,
+    /// Takes this node out of its cluster: its pods, its member of etcd, its files. It joins anew when the machine starts.
     Reset {
         /// Also where it is the last control plane, and the cluster ends with it.
         #[arg(long)]
@@ -97,7 +110,7 @@ fn main() -> ExitCode {
     let machine = Real::new(&cli.root, ownership(&cli.root)).notifying(notify_socket()).with_credentials(credentials());
     let machine = machine.on_consoles(matches!(cli.command, Command::Run { console: true, .. }));
     // `run` tells its failure itself, as it tells everything.
-    let told = matches!(cli.command, Command::Run { .. } | Command::State | Command::Reset { .. });
+    let told = matches!(cli.command, Command::Run { .. } | Command::State | Command::Reset { .. } | Command::Upkeep);
     match carry_out(cli.command, &machine, cli.json) {
         Ok(code) => code,
         Err(failure) => {
@@ -132,12 +145,19 @@ fn carry_out(command: Command, machine: &Real, json: bool) -> Result<ExitCode> {
         Command::State => sequence::state(machine),
         Command::CheckHaproxy => installer::roles::load_balancer::health::check(machine),
         Command::Reset { last } => sequence::reset(machine, last),
+        Command::Drain { timeout, force } => drain(machine, Drain { within: Duration::from_secs(timeout), force }),
+        Command::Upkeep => upkeep::upkeep(machine),
         Command::PodRoutes { endpoint, node } => installer::roles::kubernetes::routes::keep(machine, &endpoint, &node),
         Command::Run { which, .. } => sequence::run(machine, &which.source()),
         Command::Diagnose { bundle } => return diagnosed(machine, bundle.as_deref(), json),
         Command::Status { wait } => status(machine, Duration::from_secs(wait), json),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+fn drain(machine: &Real, how: Drain) -> Result<()> {
+    let report = Report::at(machine, "/run/ingot/drain.json");
+    drain::drain(World { machine, report: &report }, how)
 }
 
 fn diagnosed(machine: &Real, bundle: Option<&str>, json: bool) -> Result<ExitCode> {
@@ -162,27 +182,36 @@ fn print(what: &str, text: String, json: bool) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| Failure::io("writing", "standard output", &e))
 }
 
-/// The status, as text and read; `None` before the installer has begun.
-fn read_status(machine: &dyn Machine) -> Result<Option<(String, Status)>> {
-    let Some(text) = read_text(machine, STATUS)? else { return Ok(None) };
-    let status = serde_json::from_str(&text).map_err(|e| Failure::new(&codes::INPUT_OUTPUT, format!("{STATUS}: {e}")))?;
-    Ok(Some((text, status)))
-}
-
 fn status(machine: &dyn Machine, wait: Duration, json: bool) -> Result<()> {
     let not_ready = |message: &str| Failure::new(&codes::NOT_READY, message);
     let end = machine.uptime().saturating_add(wait);
-    let mut found = read_status(machine)?;
+    let mut found = upkeep::status(machine, STATUS)?;
     // One that failed is started again by the service manager: only ready ends the wait early.
-    while machine.uptime() < end && found.as_ref().is_none_or(|(_, status)| status.state != State::Ready) {
+    while machine.uptime() < end && found.as_ref().is_none_or(|status| status.state != State::Ready) {
         machine.sleep(Duration::from_millis(500));
-        found = read_status(machine)?;
+        found = upkeep::status(machine, STATUS)?;
     }
-    let (text, status) = found.ok_or_else(|| not_ready("the installer has not begun"))?;
-    let mut out = std::io::stdout();
-    let shown = if json { text } else { words(&status) };
-    out.write_all(shown.as_bytes()).map_err(|e| Failure::io("writing", "standard output", &e))?;
+    let status = found.ok_or_else(|| not_ready("the installer has not begun"))?;
+    let kept = upkeep::status(machine, upkeep::STATUS)?;
+    let shown = if json { both(&status, kept.as_ref())? } else { words(&status) + &pending(kept.as_ref()) };
+    std::io::stdout().write_all(shown.as_bytes()).map_err(|e| Failure::io("writing", "standard output", &e))?;
     if status.state == State::Ready { Ok(()) } else { Err(not_ready(&format!("it is at `{}`", status.stage))) }
+}
+
+/// The status with that of the upkeep in it.
+fn both(status: &Status, kept: Option<&Status>) -> Result<String> {
+    let wrong = |e: serde_json::Error| Failure::new(&codes::INPUT_OUTPUT, format!("{STATUS}: {e}"));
+    let mut value = serde_json::to_value(status).map_err(wrong)?;
+    if let (Some(kept), Some(object)) = (kept, value.as_object_mut()) {
+        object.insert("upkeep".to_owned(), serde_json::to_value(kept).map_err(wrong)?);
+    }
+    Ok(format!("{value:#}\n"))
+}
+
+/// What the upkeep could not do yet.
+fn pending(kept: Option<&Status>) -> String {
+    let told = kept.into_iter().flat_map(|kept| kept.failure.iter().chain(&kept.warnings));
+    told.map(|told| format!("pending {}: {}\n    next: {}\n", told.code, told.message, told.action)).collect()
 }
 
 fn words(status: &Status) -> String {

@@ -120,7 +120,12 @@ pub(crate) fn named(profile: &Profile) -> Vec<&SecretSource> {
     let vrrp = profile.load_balancer.iter().filter_map(|balancer| balancer.vrrp.as_ref()?.password.as_ref());
     let report = profile.report.token.iter();
     let cluster = profile.cluster.iter().flat_map(|cluster| [&cluster.encryption_key, &cluster.load_balancer_token]);
+    let registers = profile.cluster.iter().flat_map(|cluster| {
+        let registrar = cluster.registrar.iter().map(|registrar| &registrar.token);
+        cluster.management.iter().map(|management| &management.token).chain(registrar)
+    });
     let join = profile.cluster.iter().filter_map(|cluster| cluster.join.as_ref());
     let join = join.flat_map(|join| [&join.token, &join.certificate_key, &join.ca_key]);
-    hashes.chain(cluster.chain(join).flatten()).chain(vrrp).chain(registries).chain(proxy).chain(files).chain(report).collect()
+    let cluster = cluster.chain(join).flatten().chain(registers);
+    hashes.chain(cluster).chain(vrrp).chain(registries).chain(proxy).chain(files).chain(report).collect()
 }

@@ -6,6 +6,7 @@ use crate::address::{Endpoint, Prefix};
 use crate::api_server::{self, ApiServer};
 use crate::check::{Check, Text};
 use crate::document::{Located, quoted};
+use crate::management::{self, Management, Registrar, WrittenManagement, WrittenRegistrar};
 use crate::node::Role;
 use crate::rule::Rule;
 use crate::rules;
@@ -63,6 +64,10 @@ pub struct Written {
     pub load_balancer_token: Option<Located<SecretSource>>,
     /// Settings of the API server; control planes only, the same on all of them.
     pub api_server: Option<Located<api_server::Written>>,
+    /// Where this workload cluster registers; control planes only, nowhere by default.
+    pub management: Option<WrittenManagement>,
+    /// How workload clusters register at this management cluster; control planes only, they do not by default.
+    pub registrar: Option<WrittenRegistrar>,
     /// How the machine joins. Required on every role but the load balancer.
     pub join: Option<WrittenJoin>,
 }
@@ -116,6 +121,10 @@ pub struct Cluster {
     pub load_balancer_token: Option<SecretSource>,
     /// Settings of the API server.
     pub api_server: ApiServer,
+    /// Where it registers.
+    pub management: Option<Management>,
+    /// How others register here.
+    pub registrar: Option<Registrar>,
     /// How the machine joins.
     pub join: Option<Join>,
 }
@@ -200,7 +209,7 @@ const ENCRYPTION_KEY: Rule = Rule {
     },
 };
 
-const BALANCER_TOKEN: Rule = Rule {
+pub(crate) const BALANCER_TOKEN: Rule = Rule {
     what: "token",
     expected: "32 to 128 letters, digits, `-` and `_`",
     holds: |text| text.len() >= 32 && crate::rule::only(text, 128, |c| crate::rule::alnum(c) || c == '-' || c == '_'),
@@ -247,6 +256,8 @@ pub(crate) fn check(check: &mut Check<'_>, written: &Written, role: Role) -> Opt
         encryption_key: written.encryption_key.as_ref().map(|key| check.secret(key, &ENCRYPTION_KEY)),
         load_balancer_token: written.load_balancer_token.as_ref().map(|token| check.secret(token, &BALANCER_TOKEN)),
         api_server,
+        management: written.management.as_ref().and_then(|one| management::management(check, one, written.kind, role)),
+        registrar: written.registrar.as_ref().map(|one| management::registrar(check, one, written.kind, role)),
         join: written.join.as_ref().map(|join| check_join(check, join, written, role)),
     };
     Some(Cluster { endpoint: endpoint?, ..cluster })

@@ -53,11 +53,12 @@ pub enum Content {
 }
 
 /// What only the installer, or another section of the profile, writes. A path is taken with all below it.
-const OWNED: [&str; 34] = [
+const OWNED: [&str; 35] = [
     "/etc/adjtime",
     "/etc/containerd",
     "/etc/cni",
     "/etc/crypttab",
+    "/etc/default/kubelet",
     "/etc/fstab",
     "/etc/group",
     "/etc/gshadow",

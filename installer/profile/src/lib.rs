@@ -12,6 +12,7 @@
 //! | [`profile`] | the whole profile, [`Profile::parse`] |
 //! | [`node`] | `[node]` |
 //! | [`cluster`], [`api_server`] | `[cluster]`, `[cluster.api_server]` |
+//! | [`management`] | `[cluster.management]`, `[cluster.registrar]` |
 //! | [`network`] | `[network]`, `[[interface]]` |
 //! | [`access`] | `[time]`, `[access]` |
 //! | [`registry`] | `[[registry]]`, `[proxy]` |
@@ -40,6 +41,7 @@ pub mod document;
 pub mod files;
 pub mod load_balancer;
 pub mod machine;
+pub mod management;
 pub mod network;
 pub mod node;
 pub mod profile;

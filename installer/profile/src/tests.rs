@@ -36,9 +36,10 @@ fn every_sample_is_a_profile() {
 }
 
 /// Between them every field of every section, none with its default.
-const FULL: [&str; 2] = [
+const FULL: [&str; 3] = [
     include_str!("../../../tests/golden/profile/full.toml"),
     include_str!("../../../tests/golden/profile/full-load-balancer.toml"),
+    include_str!("../../../tests/golden/profile/full-management.toml"),
 ];
 
 /// Each secret of [`FULL`] holds this word, and nothing else does.
@@ -52,7 +53,7 @@ fn profiles_with_every_field() {
         shown += &format!("{profile:#?}\n");
     }
     assert!(!shown.contains(MARK), "a secret prints");
-    assert_eq!(shown.matches("Secret(..)").count(), 11, "fewer secrets than the documents have");
+    assert_eq!(shown.matches("Secret(..)").count(), 13, "fewer secrets than the documents have");
     insta::assert_snapshot!(shown);
 }
 

@@ -28,7 +28,7 @@ const FILES: [&str; 15] = [
     "/etc/hosts",
     "/etc/os-release",
     "/usr/share/ingot/kubernetes.json",
-    "/usr/share/ingot/images/images.json",
+    "/usr/share/ingot/container-images/images.json",
     "/run/systemd/resolve/resolv.conf",
     "/proc/mounts",
     "/proc/cmdline",

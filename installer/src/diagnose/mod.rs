@@ -36,7 +36,7 @@ use serde::Serialize;
 pub use bundle::write as write_bundle;
 pub use cluster_info::{ClusterInfo, Vouch};
 pub use join::{Joinable, Target, Trouble, find, join_trouble};
-pub use judge::{Fault, judge, pins};
+pub use judge::{Fault, date, judge, pins};
 pub use subject::Subject;
 pub(crate) use subject::via;
 

@@ -39,6 +39,18 @@ pub struct Via {
     pub none_for: String,
 }
 
+/// How [`Ask::post`] is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sent {
+    /// POST.
+    #[default]
+    Post,
+    /// PATCH of what differs (RFC 7396).
+    Merge,
+    /// PATCH that makes an object of Kubernetes where there is none (server-side apply).
+    Apply,
+}
+
 /// One HTTP request.
 #[derive(Debug, Clone)]
 pub struct Ask {
@@ -52,8 +64,10 @@ pub struct Ask {
     pub authorization: Option<Secret>,
     /// Certificate and key (PEM) by which the machine proves who it is.
     pub own: Option<Secret>,
-    /// JSON to POST; without it, GET.
+    /// JSON to send; without it, GET.
     pub post: Option<Vec<u8>>,
+    /// How it is sent.
+    pub sent: Sent,
     /// Bytes of the answer at most; what is more is left out.
     pub limit: usize,
     /// The time certificates are compared with: seconds since 1970.
@@ -75,6 +89,7 @@ impl Ask {
             authorization: None,
             own: None,
             post: None,
+            sent: Sent::Post,
             limit: 1 << 20,
             at,
             within,
@@ -268,10 +283,14 @@ fn client(ask: &Ask, recorder: Recorder) -> Result<reqwest::Client, String> {
 }
 
 async fn talk(ask: &Ask, client: &reqwest::Client) -> Result<Reply, reqwest::Error> {
-    let method = if ask.post.is_some() { Method::POST } else { Method::GET };
-    let mut request = client.request(method, &ask.url);
+    let (method, kind) = match ask.sent {
+        Sent::Post => (Method::POST, "application/json"),
+        Sent::Merge => (Method::PATCH, "application/merge-patch+json"),
+        Sent::Apply => (Method::PATCH, "application/apply-patch+yaml"),
+    };
+    let mut request = client.request(if ask.post.is_some() { method } else { Method::GET }, &ask.url);
     if let Some(body) = &ask.post {
-        request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
+        request = request.header(header::CONTENT_TYPE, kind).body(body.clone());
     }
     if let Some(secret) = &ask.authorization
         && let Ok(mut value) = header::HeaderValue::from_str(secret.expose())

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Played {
     pub asked: Mutex<Vec<Ask>>,
     /// Programs by their whole line.
     pub programs: BTreeMap<String, Output>,
+    /// The machine whose cluster keeps what is changed in it.
+    pub root: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Played {
@@ -53,7 +56,9 @@ impl Net for Played {
     fn ask(&self, ask: &Ask) -> Result<Reply, NoReply> {
         self.asked.lock().unwrap().push(ask.clone());
         let nobody = NoReply { reason: "nobody is there".to_owned(), unreachable: true, chain: Vec::new() };
-        self.web.get(&ask.url).cloned().unwrap_or(Err(nobody))
+        let said = self.web.get(&ask.url).cloned();
+        let kept = self.root.as_ref().and_then(|root| crate::tests::cluster::keep(root, ask, said.as_ref()));
+        kept.or(said).unwrap_or(Err(nobody))
     }
 
     fn run(&self, command: &Command) -> io::Result<Output> {

@@ -82,8 +82,9 @@ impl Scripted {
             screens: Cell::new(true),
             serial: Cell::new(true),
             space: Space { total: 10 << 30, free: 8 << 30 },
-            net: Arc::new(crate::tests::cluster::network(root)),
+            net: Arc::default(),
         }
+        .in_network(crate::tests::cluster::network(root))
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -107,7 +108,7 @@ impl Scripted {
 
     /// Another machine is there in the network, or none.
     pub fn in_network(mut self, net: Played) -> Self {
-        self.net = Arc::new(net);
+        self.net = Arc::new(Played { root: Some(self.root.clone()), ..net });
         self
     }
 
@@ -182,7 +183,7 @@ impl Scripted {
                 let table = format!("{}31 1 0:1 {what} {at} rw - x x rw\n", String::from_utf8_lossy(&table));
                 self.put("/proc/self/mountinfo", &table)?;
             }
-            ("/usr/bin/ctr" | "/usr/bin/kubeadm" | "/usr/bin/kubectl", _) => {
+            ("/usr/bin/ctr" | "/usr/bin/kubeadm" | "/usr/bin/kubectl" | "/usr/bin/etcdctl", _) => {
                 return crate::tests::cluster::program(self, command.program.as_str(), &arguments);
             }
             ("/usr/bin/mount", [.., what, "/state"]) => {

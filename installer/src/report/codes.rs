@@ -223,6 +223,15 @@ codes! {
     QUORUM = "INGOT-N1013" Failed, "etcd would lose its quorum",
         "`reset` was asked on a control plane whose leaving would leave too few well members of etcd to decide, or none. Nothing was changed.",
         "Bring the other control planes back first; where the cluster shall end with this machine, `ingot-installer reset --last`.";
+    NOT_REGISTERED = "INGOT-N1014" Later, "the cluster is not registered at its management cluster",
+        "Its kubeconfig could not be put there; the reason is in the message. The cluster itself works, and it is tried again every few minutes.",
+        "Start the management cluster; where it says 401 or 403, compare `token` and `namespace` of `[cluster.management]` with its `[cluster.registrar]`.";
+    NOT_DRAINED = "INGOT-N1015" Later, "the node is not drained",
+        "`drain` was asked, and pods are left on the node; each is named with its reason. The node takes no new pods.",
+        "Where a PodDisruptionBudget says no, bring up more pods of that workload; pods that nothing makes anew go with `--force`. Then ask again.";
+    PLANE_STALE = "INGOT-N1016" Later, "a part of the control plane does not come back",
+        "Its certificate, its files or its settings have changed, so it was restarted; its reason is in the message.",
+        "`crictl ps -a` and `crictl logs` of the part tell why; a wrong argument in `[cluster.api_server]` is the usual reason: a corrected profile heals it.";
     DNS_SILENT = "INGOT-N1101" Missing, "a name server does not answer",
         "`diagnose` sent each name server of the profile (or of the network) a question, and one did not answer in time, or refused.",
         "Check `[network] dns`, and that UDP port 53 is open from this machine to the server named.";

@@ -118,6 +118,7 @@ pub struct Report<'m> {
     /// What the host was told last.
     told_host: RefCell<Option<Vec<(String, String)>>>,
     hyper_v: bool,
+    path: &'static str,
 }
 
 impl std::fmt::Debug for Report<'_> {
@@ -138,7 +139,13 @@ impl<'m> Report<'m> {
             outbox: RefCell::default(),
             told_host: RefCell::default(),
             hyper_v: host::there(machine),
+            path: STATUS,
         }
+    }
+
+    /// Tells its state in another file, and not to the host: for what is no run of the whole.
+    pub fn at(machine: &'m dyn Machine, path: &'static str) -> Self {
+        Self { hyper_v: false, path, ..Self::new(machine) }
     }
 
     /// The status as it is now.
@@ -264,6 +271,15 @@ impl<'m> Report<'m> {
         self.event("ready", "the machine is what its profile says", None);
     }
 
+    /// It has ended well, which is nothing to speak of.
+    pub fn over(&self) {
+        self.change_quietly(|status| {
+            status.state = State::Ready;
+            status.doing = None;
+        });
+        self.publish();
+    }
+
     /// It ends with this.
     pub fn failed(&self, failure: &Failure) {
         let code = failure.code();
@@ -349,6 +365,6 @@ impl<'m> Report<'m> {
         text.push(b'\n');
         // A status that cannot be written must not stop the machine: console and journal have it too.
         let _ = self.machine.make_folder("/run/ingot", Attributes::root(0o755));
-        let _ = replace(self.machine, STATUS, &text, Attributes::root(0o644));
+        let _ = replace(self.machine, self.path, &text, Attributes::root(0o644));
     }
 }

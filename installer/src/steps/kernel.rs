@@ -6,6 +6,7 @@ use super::files::{Files, Wanted};
 use super::{Verdict, Work, World};
 use crate::failure::{Failure, Result};
 use crate::machine::{Command, Machine, read_text, run};
+use crate::reboot;
 
 /// Modules that are loaded.
 #[derive(Debug)]
@@ -53,11 +54,13 @@ pub struct Sysctls {
     files: Files,
 }
 
+const SYSCTLS: &str = "/etc/sysctl.d/60-ingot-profile.conf";
+
 impl Sysctls {
     /// Those of the profile.
     pub fn of(values: &BTreeMap<String, String>) -> Self {
         let text: String = values.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
-        let files = if values.is_empty() { vec![] } else { vec![Wanted::public("/etc/sysctl.d/60-ingot-profile.conf", text)] };
+        let files = if values.is_empty() { vec![] } else { vec![Wanted::public(SYSCTLS, text)] };
         Self { values: values.clone(), files: Files::of(files).sweep("/etc/sysctl.d", "60-ingot-profile") }
     }
 }
@@ -100,6 +103,12 @@ impl Work for Sysctls {
     }
 
     fn apply(&self, world: World<'_>) -> Result<()> {
+        // What a profile no longer says stays in the kernel, whose own value nobody knows any more.
+        let former = read_text(world.machine, SYSCTLS)?.unwrap_or_default();
+        let former = former.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+        for name in former.filter(|name| !self.values.contains_key(*name)) {
+            reboot::ask(world.machine, &format!("sysctl {name} is no longer set by the profile"))?;
+        }
         self.files.apply(world)?;
         for (name, value) in self.values.iter().filter(|_| world.machine.live()) {
             let path = path(name);

@@ -10,6 +10,7 @@ mod nodes;
 mod server;
 pub(crate) mod state;
 mod texts;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Manifests that are applied once the API is up: the rights of load balancers, those of the image, those of the profile
+//! Manifests that are applied once the API is up: the rights of load balancers, registrars and managers, those of the image, those of the profile
 //! (files of `[[file]]` below [`OWN`]). The first control plane does it, whenever one of them changed.
 
 use std::time::Duration;
@@ -52,7 +52,7 @@ fn digest(text: &str) -> String {
 
 impl Work for AddOns {
     fn lines(&self) -> Vec<String> {
-        let rights = (!self.built_in.is_empty()).then(|| "rights of load balancers".to_owned());
+        let rights = (!self.built_in.is_empty()).then(|| "rights of load balancers, registrars and managers".to_owned());
         rights.into_iter().chain([format!("manifests of {IMAGE} and {OWN}")]).collect()
     }
 

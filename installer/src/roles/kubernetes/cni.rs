@@ -5,10 +5,9 @@ use std::time::Duration;
 use profile::address::{Endpoint, Prefix};
 use serde_json::{Value, json};
 
-use super::api::{self, Answer, As};
+use super::api::{self, Answer, As, Patience};
 use crate::failure::{Failure, Result};
 use crate::machine::{Attributes, Machine, read_text, replace};
-use crate::report::codes;
 use crate::steps::{Verdict, Work, World};
 
 const FILE: &str = "/etc/cni/net.d/10-ingot.conflist";
@@ -103,23 +102,21 @@ impl Work for Bridge {
         if !self.wanted {
             return forget(machine);
         }
-        let end = machine.uptime().saturating_add(WAIT);
         let path = format!("/api/v1/nodes/{}", self.node);
-        loop {
-            let seen = match api::get(machine, &self.endpoint, As::Node, &path)? {
+        let patience = Patience { step: "pod-network", what: "the pod network of this node", most: WAIT };
+        patience.until(world, || {
+            Ok(Some(match api::get(machine, &self.endpoint, As::Node, &path)? {
                 Answer::Object(node) => match given(&node) {
                     none if none.is_empty() => "the node has no `podCIDR` yet".to_owned(),
-                    subnets => return replace(machine, FILE, render(&subnets).as_bytes(), Attributes::root(0o644)),
+                    subnets => {
+                        replace(machine, FILE, render(&subnets).as_bytes(), Attributes::root(0o644))?;
+                        return Ok(None);
+                    }
                 },
                 Answer::Missing => format!("the cluster has no node {} yet", self.node),
                 Answer::Silent(reason) => reason,
-            };
-            if machine.uptime() >= end {
-                return Err(Failure::new(&codes::NODE_NOT_READY, format!("no network for pods in {} s: {seen}", WAIT.as_secs())));
-            }
-            world.report.waiting("pod-network", &format!("the pod network of this node ({seen})"), WAIT);
-            machine.sleep(Duration::from_secs(1));
-        }
+            }))
+        })
     }
 }
 

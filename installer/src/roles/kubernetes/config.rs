@@ -16,10 +16,12 @@ use profile::cluster::{Cluster, Join};
 use profile::node::{Effect, Role, Taint};
 use profile::secret::Secret;
 use serde_json::{Value, json};
+use trust::Sha256Digest;
 
+use super::api::host;
 use super::containerd::SOCKET;
-use super::control_plane::{AUDIT, AUDIT_LOG, BALANCERS, ENCRYPTION, FOLDER};
-use super::release::{Api, Release};
+use super::control_plane::{AUDIT, AUDIT_LOG, ENCRYPTION, FOLDER, TOKENS};
+use super::release::{self, Api, Release};
 use crate::facts::Facts;
 use crate::failure::{Failure, Result};
 use crate::report::codes;
@@ -75,7 +77,7 @@ impl Source<'_> {
     /// # Errors
     /// A version or a secret is missing.
     pub fn init(&self) -> Result<Secret> {
-        let api = self.release.api()?;
+        let api = release::api(self.release)?;
         let mut init = json!({
             "apiVersion": api.name(),
             "kind": "InitConfiguration",
@@ -103,14 +105,14 @@ impl Source<'_> {
     /// # Errors
     /// A version or a secret is missing.
     pub fn join(&self, pins: &[String]) -> Result<Secret> {
-        let api = self.release.api()?;
+        let api = release::api(self.release)?;
         let token = self.join.token.as_ref().ok_or_else(|| {
             Failure::new(&codes::NOT_A_PROFILE, "the profile has no `[cluster.join] token`, and the cluster is there already")
         })?;
         let token = self.secrets.get(token)?.expose();
         let mut discovery = json!({
             "bootstrapToken": {
-                "apiServerEndpoint": endpoint(self.cluster),
+                "apiServerEndpoint": host(&self.cluster.endpoint),
                 "token": token,
                 "caCertHashes": pins,
             },
@@ -153,10 +155,10 @@ impl Source<'_> {
         }
         let taints = &self.profile.node.taints;
         if !taints.is_empty() {
-            let minor = self.release.version()?.minor;
+            let minor = release::version(self.release)?.minor;
             let plane = self.profile.node.role == Role::ControlPlane;
             // Naming some takes kubeadm's own away.
-            let own = if plane { Release::control_plane_taints(minor) } else { &[] };
+            let own = if plane { release::control_plane_taints(minor) } else { &[] };
             let own = own.iter().map(|key| json!({ "key": key, "effect": "NoSchedule" }));
             put(&mut node, "taints", Some(own.chain(taints.iter().map(taint)).collect()));
         }
@@ -165,15 +167,8 @@ impl Source<'_> {
 
     fn cluster_configuration(&self, api: Api) -> Result<Value> {
         let Source { cluster, release, .. } = *self;
-        let mut names = vec![cluster.endpoint.host.clone()];
-        names.extend(self.profile.kubelet.node_address.map(|address| address.to_string()));
-        for name in &cluster.api_server.names {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
         let (arguments, volumes) = self.api_server();
-        let mut server = json!({ "certSANs": names });
+        let mut server = json!({ "certSANs": self.names() });
         put(&mut server, "extraArgs", (!arguments.is_empty()).then(|| listed(&arguments, api)));
         put(&mut server, "extraVolumes", (!volumes.is_empty()).then(|| Value::from(volumes)));
         let mut dns = dns(&release.coredns)?;
@@ -187,8 +182,8 @@ impl Source<'_> {
             "apiVersion": api.name(),
             "kind": "ClusterConfiguration",
             "clusterName": cluster.name,
-            "kubernetesVersion": format!("v{}", release.version()?),
-            "controlPlaneEndpoint": endpoint(cluster),
+            "kubernetesVersion": format!("v{}", release::version(release)?),
+            "controlPlaneEndpoint": host(&cluster.endpoint),
             "imageRepository": release.image_repository,
             "networking": {
                 "podSubnet": cluster.pod_network.to_string(),
@@ -200,9 +195,30 @@ impl Source<'_> {
         }))
     }
 
+    /// Names in the API server's certificate, beyond kubeadm's own.
+    fn names(&self) -> Vec<String> {
+        let mut names = vec![self.cluster.endpoint.host.clone()];
+        names.extend(self.profile.kubelet.node_address.map(|address| address.to_string()));
+        for name in &self.cluster.api_server.names {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// Digest of all the API server's settings, and its arguments as they stand in its manifest.
+    pub fn settings(&self) -> (String, Vec<String>) {
+        let (arguments, volumes) = self.api_server();
+        let all = json!({ "names": self.names(), "arguments": arguments, "volumes": volumes });
+        let arguments = arguments.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        (Sha256Digest::of(all.to_string().as_bytes()).to_string(), arguments)
+    }
+
     /// Arguments of the API server, and the folders it sees.
     fn api_server(&self) -> (BTreeMap<String, String>, Vec<Value>) {
-        let Cluster { api_server, encryption_key, load_balancer_token, .. } = self.cluster;
+        let Cluster { api_server, encryption_key, load_balancer_token, registrar, .. } = self.cluster;
+        let tokens = load_balancer_token.is_some() || registrar.is_some();
         let mut arguments = api_server.arguments.clone();
         let mut volumes = Vec::new();
         let mut set = |name: &str, value: &str| {
@@ -211,8 +227,8 @@ impl Source<'_> {
         if encryption_key.is_some() {
             set("encryption-provider-config", ENCRYPTION);
         }
-        if load_balancer_token.is_some() {
-            set("token-auth-file", BALANCERS);
+        if tokens {
+            set("token-auth-file", TOKENS);
         }
         if api_server.audit_policy.is_some() {
             set("audit-policy-file", AUDIT);
@@ -221,7 +237,7 @@ impl Source<'_> {
             set("audit-log-maxbackup", "9");
             set("audit-log-maxsize", "100");
         }
-        if encryption_key.is_some() || load_balancer_token.is_some() || api_server.audit_policy.is_some() {
+        if encryption_key.is_some() || tokens || api_server.audit_policy.is_some() {
             volumes.push(volume("ingot", FOLDER, true));
         }
         if api_server.audit_policy.is_some() {
@@ -251,11 +267,6 @@ impl Source<'_> {
         put(&mut proxy, "conntrack", self.facts.container.then_some(none));
         proxy
     }
-}
-
-fn endpoint(cluster: &Cluster) -> String {
-    let host = &cluster.endpoint.host;
-    if host.contains(':') { format!("[{host}]:{}", cluster.endpoint.port) } else { format!("{host}:{}", cluster.endpoint.port) }
 }
 
 fn taint(taint: &Taint) -> Value {
@@ -290,7 +301,7 @@ fn dns(image: &str) -> Result<Value> {
     let split = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
     let parts = split.and_then(|(name, tag)| Some((name.rsplit_once('/')?.0, tag)));
     let (repository, tag) = parts.ok_or_else(|| {
-        let message = format!("{}: expected an image with a tag in `coredns`, found `{image}`", super::release::PATH);
+        let message = format!("{}: expected an image with a tag in `coredns`, found `{image}`", release::PATH);
         Failure::new(&codes::KUBERNETES_UNKNOWN, message)
     })?;
     Ok(json!({ "imageRepository": repository, "imageTag": tag }))

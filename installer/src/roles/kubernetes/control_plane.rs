@@ -3,6 +3,7 @@
 use profile::cluster::Cluster;
 use serde_json::json;
 
+use super::registration::REGISTRAR;
 use crate::failure::Result;
 use crate::secrets::Secrets;
 use crate::steps::files::{Files, Wanted};
@@ -11,8 +12,8 @@ use crate::steps::files::{Files, Wanted};
 pub const FOLDER: &str = "/etc/kubernetes/ingot";
 /// Keys of Secrets in etcd.
 pub const ENCRYPTION: &str = "/etc/kubernetes/ingot/encryption.yaml";
-/// The static token of load balancers.
-pub const BALANCERS: &str = "/etc/kubernetes/ingot/tokens.csv";
+/// The static tokens of load balancers and registrars.
+pub const TOKENS: &str = "/etc/kubernetes/ingot/tokens.csv";
 /// The audit policy.
 pub const AUDIT: &str = "/etc/kubernetes/ingot/audit.yaml";
 /// Where the audit log is.
@@ -38,9 +39,15 @@ pub fn files(cluster: &Cluster, secrets: &Secrets) -> Result<Files> {
             json!({ "apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": [rule] });
         files.push(Wanted::private(ENCRYPTION, format!("{document}\n")));
     }
+    let mut tokens = String::new();
     if let Some(token) = &cluster.load_balancer_token {
-        let line = format!("{},{BALANCER},{BALANCER},\"ingot:load-balancers\"\n", secrets.get(token)?.expose());
-        files.push(Wanted::private(BALANCERS, line));
+        tokens += &format!("{},{BALANCER},{BALANCER},\"ingot:load-balancers\"\n", secrets.get(token)?.expose());
+    }
+    if let Some(registrar) = &cluster.registrar {
+        tokens += &format!("{},{REGISTRAR},{REGISTRAR},\"ingot:registrars\"\n", secrets.get(&registrar.token)?.expose());
+    }
+    if !tokens.is_empty() {
+        files.push(Wanted::private(TOKENS, tokens));
     }
     if let Some(policy) = &cluster.api_server.audit_policy {
         files.push(Wanted::private(AUDIT, policy.as_str()));

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Deserialize;
 use trust::Sha256Digest;
+use trust::kubernetes::{ContainerImages, Unreadable};
 
 use crate::failure::{Failure, Result};
 use crate::machine::{Attributes, Command, Machine, read_text, replace, run};
@@ -25,18 +25,6 @@ const START: Duration = Duration::from_secs(120);
 /// How long the import may take.
 const IMPORT: Duration = Duration::from_secs(900);
 
-#[derive(Debug, Deserialize)]
-struct List {
-    schema: u32,
-    images: Vec<Image>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Image {
-    reference: String,
-    size: u64,
-}
-
 /// The step `container-images`.
 #[derive(Debug)]
 pub struct Images;
@@ -46,14 +34,11 @@ fn ctr(arguments: &[&str]) -> Command {
 }
 
 /// The list and its digest; `None` where the image brings none.
-fn list(machine: &dyn Machine) -> Result<Option<(List, String)>> {
-    let Some(text) = read_text(machine, LIST)? else { return Ok(None) };
-    let wrong = |what: String| Failure::new(&codes::IMAGES_INCOMPLETE, format!("{LIST}: {what}"));
-    let list: List = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-    if list.schema != 1 {
-        return Err(wrong(format!("expected schema 1, found {}", list.schema)));
-    }
-    Ok(Some((list, format!("{}\n", Sha256Digest::of(text.as_bytes())))))
+fn list(machine: &dyn Machine) -> Result<Option<(ContainerImages, String)>> {
+    let Some(bytes) = machine.read(LIST).map_err(|e| Failure::io("reading", LIST, &e))? else { return Ok(None) };
+    let wrong = |e: Unreadable| Failure::new(&codes::IMAGES_INCOMPLETE, format!("{LIST}: {e}"));
+    let list = ContainerImages::parse(&bytes).map_err(wrong)?;
+    Ok(Some((list, format!("{}\n", Sha256Digest::of(&bytes)))))
 }
 
 /// References of the images that containerd has.

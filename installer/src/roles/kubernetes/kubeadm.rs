@@ -36,10 +36,10 @@ pub fn init(world: World<'_>, config: &Secret, again: bool) -> Result<()> {
     with(world.machine, config, &arguments).map_err(|failure| told(&failure, &codes::INIT_FAILED))
 }
 
-/// Joins the cluster.
-pub fn join(world: World<'_>, config: &Secret) -> Result<()> {
+/// Joins the cluster, or carries out a part of that.
+pub fn join(world: World<'_>, config: &Secret, arguments: &[&str]) -> Result<()> {
     world.report.waiting("cluster", "kubeadm join", WHOLE);
-    with(world.machine, config, &["join"]).map_err(|failure| {
+    with(world.machine, config, &[&["join"], arguments].concat()).map_err(|failure| {
         let words = failure.to_string();
         let code = if words.contains("kubeadm-certs") {
             &codes::CERTIFICATES_GONE
@@ -57,7 +57,8 @@ pub fn phase(machine: &dyn Machine, config: &Secret, arguments: &[&str]) -> Resu
     with(machine, config, &[&["init", "phase"], arguments].concat())
 }
 
-fn with(machine: &dyn Machine, config: &Secret, arguments: &[&str]) -> Result<()> {
+/// A command of kubeadm that reads the configuration.
+pub fn with(machine: &dyn Machine, config: &Secret, arguments: &[&str]) -> Result<()> {
     machine.make_folder("/run/ingot", Attributes::root(0o755)).map_err(|e| Failure::io("making", "/run/ingot", &e))?;
     machine.write(CONFIG, config.expose().as_bytes(), Attributes::root(0o600)).map_err(|e| Failure::io("writing", CONFIG, &e))?;
     let command = Command::new(KUBEADM, &[arguments, &["--config", CONFIG]].concat()).within(WHOLE);

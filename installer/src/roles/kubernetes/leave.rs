@@ -1,21 +1,25 @@
 //! `ingot-installer reset`: takes this node out of its cluster, so that it can join anew or be thrown away.
 //!
-//! On a control plane its member leaves etcd first, which is refused where those that stay would be too few to decide.
-//! kubeadm would do that too, but says nothing where it does not, and the others then wait for a member that is gone.
+//! Its pods go elsewhere first ([`drain`]). On a control plane its member leaves etcd then, which is refused where those
+//! that stay would be too few to decide. kubeadm would do that too, but says nothing where it does not, and the others then wait for a member that is gone.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::api::ADMIN;
+use super::drain::{self, Drain};
 use super::member::MARKER;
-use super::{addons, cni, kubeadm};
+use super::{addons, cni, etcd_member, kubeadm, member, plane};
 use crate::failure::{Failure, Result};
 use crate::machine::{Command, Machine, read_text, run};
 use crate::report::codes;
 use crate::steps::World;
 
 const ETCD: &str = "/etc/kubernetes/manifests/etcd.yaml";
+
+/// How long pods may take to go elsewhere.
+const EVICTION: Duration = Duration::from_secs(120);
 
 /// Takes the node out; `last` says that the cluster may end with it.
 ///
@@ -27,8 +31,15 @@ pub fn leave(world: World<'_>, last: bool) -> Result<()> {
     if let (Some(manifest), false) = (&manifest, last) {
         may_leave(machine, manifest)?;
     }
+    if !last {
+        let how = Drain { within: EVICTION, force: true };
+        // What cannot be moved ends with the node; whoever asks for `reset` wants it gone.
+        if let Err(failure) = drain::drain(world, how) {
+            world.report.warn(&failure);
+        }
+    }
     if manifest.is_some() && !last {
-        let name = name(machine)?;
+        let name = member::name(machine)?;
         let kubeconfig = format!("--kubeconfig={ADMIN}");
         let arguments = [&kubeconfig, "delete", "node", &name, "--ignore-not-found", "--wait=false"];
         if let Err(failure) = run(machine, &Command::new("/usr/bin/kubectl", &arguments).within(Duration::from_secs(60))) {
@@ -40,69 +51,108 @@ pub fn leave(world: World<'_>, last: bool) -> Result<()> {
     for path in [MARKER, addons::DONE] {
         machine.remove(path).map_err(|e| Failure::io("removing", path, &e))?;
     }
+    plane::forget(machine)?;
+    etcd_member::forget(machine)?;
     cni::forget(machine)
 }
 
-/// The name it joined with.
-fn name(machine: &dyn Machine) -> Result<String> {
-    let marker: Option<Value> = read_text(machine, MARKER)?.and_then(|text| serde_json::from_str(&text).ok());
-    let name = marker.as_ref().and_then(|marker| marker.get("node")?.as_str()).map(str::to_owned);
-    name.ok_or_else(|| Failure::new(&codes::OTHER_CLUSTER, format!("{MARKER} does not say which node this is")))
-}
+/// The member of etcd on this machine.
+const OWN: &str = "https://127.0.0.1:2379";
 
-/// A question to the member of etcd on this machine.
-fn etcdctl(arguments: &[&str]) -> Command {
+/// A question to members of etcd (URLs, separated by commas).
+pub(super) fn etcdctl(members: &str, arguments: &[&str]) -> Command {
     let folder = "/etc/kubernetes/pki/etcd";
     let [ca, certificate, key] = ["ca.crt", "server.crt", "server.key"].map(|file| format!("{folder}/{file}"));
-    let access = ["--endpoints", "https://127.0.0.1:2379", "--cacert", &ca, "--cert", &certificate, "--key", &key];
+    let access = ["--endpoints", members, "--cacert", &ca, "--cert", &certificate, "--key", &key];
     Command::new("/usr/bin/etcdctl", &[&access[..], arguments].concat()).within(Duration::from_secs(30))
 }
 
-/// Asks etcd who is well.
-fn may_leave(machine: &dyn Machine, manifest: &str) -> Result<()> {
-    let command = etcdctl(&["endpoint", "health", "--cluster", "--write-out", "json"]);
+/// Asks etcd who is well: JSON, nothing where it does not answer.
+fn ask_health(machine: &dyn Machine) -> Result<String> {
+    let command = etcdctl(OWN, &["endpoint", "health", "--cluster", "--write-out", "json"]);
     // It ends with an error where one of them is not well, and says which.
-    let output = machine.run(&command).map_err(|e| Failure::io("running", &command.program, &e))?;
-    let own = manifest.lines().find_map(|line| line.split_once("--advertise-client-urls=").map(|(_, url)| url.trim()));
-    stays(&output.out, own.unwrap_or_default()).map_err(|why| Failure::new(&codes::QUORUM, why))
+    Ok(machine.run(&command).map_err(|e| Failure::io("running", &command.program, &e))?.out)
+}
+
+/// The URL of the member on this machine.
+fn own_url(manifest: &str) -> &str {
+    manifest.lines().find_map(|line| line.split_once("--advertise-client-urls=").map(|(_, url)| url.trim())).unwrap_or_default()
+}
+
+fn may_leave(machine: &dyn Machine, manifest: &str) -> Result<()> {
+    stays(&ask_health(machine)?, own_url(manifest)).map_err(|why| Failure::new(&codes::QUORUM, why))
+}
+
+/// Whether etcd can do without the member on this machine for a moment, as far as that is known: one that does not answer
+/// itself has nothing to lose.
+///
+/// # Errors
+/// [`codes::QUORUM`]: it is well, and another one is not.
+pub(super) fn others_are_well(machine: &dyn Machine, manifest: &str) -> Result<()> {
+    let Health { own, others, well } = Health::of(&ask_health(machine)?, own_url(manifest)).unwrap_or_default();
+    if own && well < others {
+        let message = format!("of the {others} other members of etcd {well} are well: its restart waits for them");
+        return Err(Failure::new(&codes::QUORUM, message));
+    }
+    Ok(())
 }
 
 /// Takes the member of this name out of etcd.
 fn remove_member(machine: &dyn Machine, name: &str) -> Result<()> {
-    let list = run(machine, &etcdctl(&["member", "list", "--write-out", "simple"]))?.out;
-    match member(&list, name) {
-        Some(id) => run(machine, &etcdctl(&["member", "remove", id])).map(drop),
+    let list = run(machine, &etcdctl(OWN, &["member", "list", "--write-out", "simple"]))?.out;
+    match member_id(&list, name) {
+        Some(id) => run(machine, &etcdctl(OWN, &["member", "remove", id])).map(drop),
         None => Ok(()),
     }
 }
 
 /// The id of a member: `ID, state, NAME, peers, clients, learner` a line.
-fn member<'a>(list: &'a str, name: &str) -> Option<&'a str> {
+fn member_id<'a>(list: &'a str, name: &str) -> Option<&'a str> {
     list.lines().map(|line| line.split(", ").collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&name))?.first().copied()
+}
+
+/// Who of etcd is well.
+#[derive(Debug, Clone, Copy, Default)]
+struct Health {
+    /// The member on this machine is.
+    own: bool,
+    /// How many others there are.
+    others: usize,
+    /// And how many of them are well.
+    well: usize,
+}
+
+impl Health {
+    fn of(text: &str, own: &str) -> Option<Self> {
+        let members: Vec<Value> = serde_json::from_str(text).ok()?;
+        let is = |member: &&Value, key: &str, value: &Value| member.get(key) == Some(value);
+        let well = |member: &&Value| is(member, "health", &Value::from(true));
+        let (own, others): (Vec<_>, Vec<_>) = members.iter().partition(|member| is(member, "endpoint", &Value::from(own)));
+        Some(Self { own: own.iter().any(well), others: others.len(), well: others.iter().filter(|one| well(one)).count() })
+    }
 }
 
 /// Whether etcd can decide without this member.
 fn stays(health: &str, own: &str) -> Result<(), String> {
-    let members: Vec<Value> = serde_json::from_str(health).map_err(|_| "etcd does not say who is well".to_owned())?;
-    let is = |member: &&Value, key: &str, value: &Value| member.get(key) == Some(value);
-    let others = members.iter().filter(|member| !is(member, "endpoint", &Value::from(own)));
-    let (count, well) = (others.clone().count(), others.filter(|member| is(member, "health", &Value::from(true))).count());
-    match (count, well) {
-        (0, _) => Err("it is the last member of etcd: the cluster would end with it".to_owned()),
-        (count, well) if well <= count / 2 => Err(format!("of the {count} other members of etcd {well} are well")),
-        _ => Ok(()),
+    match Health::of(health, own) {
+        None => Err("etcd does not say who is well".to_owned()),
+        Some(Health { others: 0, .. }) => Err("it is the last member of etcd: the cluster would end with it".to_owned()),
+        Some(Health { others, well, .. }) if well <= others / 2 => {
+            Err(format!("of the {others} other members of etcd {well} are well"))
+        }
+        Some(_) => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{member, stays};
+    use super::{member_id, stays};
 
     #[test]
     fn members() {
         let list = "19f9e2c3b6a7d1c2, started, cp-1, https://10.0.0.1:2380, https://10.0.0.1:2379, false\n\
             8e9e05c52164694d, unstarted, , https://10.0.0.2:2380, , false\n";
-        assert_eq!((member(list, "cp-1"), member(list, "cp-2")), (Some("19f9e2c3b6a7d1c2"), None));
+        assert_eq!((member_id(list, "cp-1"), member_id(list, "cp-2")), (Some("19f9e2c3b6a7d1c2"), None));
     }
 
     #[test]

@@ -6,11 +6,10 @@ use std::time::Duration;
 use profile::address::Endpoint;
 use profile::secret::Secret;
 
-use super::api::{self, Answer, As};
+use super::api::{self, Answer, As, Patience};
 use super::kubeadm;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::machine::Machine;
-use crate::report::codes;
 use crate::steps::{Verdict, Work, World};
 
 /// How long the API may take to answer; the node was Ready a moment ago.
@@ -70,23 +69,18 @@ impl Work for Material {
         if !machine.live() {
             return Ok(());
         }
-        let end = machine.uptime().saturating_add(WAIT);
         for (path, phase) in self.phases() {
-            loop {
-                match api::get(machine, &self.endpoint, As::Admin, &path)? {
-                    Answer::Object(_) => break,
-                    Answer::Missing => kubeadm::phase(machine, &self.config, phase)?,
-                    Answer::Silent(reason) if machine.uptime() >= end => {
-                        return Err(Failure::new(&codes::NODE_NOT_READY, format!("the API does not answer any more: {reason}")));
+            let patience = Patience { step: "join-material", what: "the API", most: WAIT };
+            patience.until(world, || {
+                Ok(Some(match api::get(machine, &self.endpoint, As::Admin, &path)? {
+                    Answer::Object(_) => return Ok(None),
+                    Answer::Missing => {
+                        kubeadm::phase(machine, &self.config, phase)?;
+                        format!("{path} is not there yet")
                     }
-                    Answer::Silent(_) => {}
-                }
-                if machine.uptime() >= end {
-                    break;
-                }
-                world.report.waiting("join-material", "the API", WAIT);
-                machine.sleep(Duration::from_secs(1));
-            }
+                    Answer::Silent(reason) => reason,
+                }))
+            })?;
         }
         Ok(())
     }

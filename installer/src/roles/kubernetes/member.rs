@@ -9,7 +9,7 @@
 //! | data of etcd | first | `kubeadm init` goes on over what there is: etcd's data is the cluster, and is never removed here |
 //! | `kubelet.conf` | worker | it has joined, and was cut off before it could note it |
 //! | files, no `kubelet.conf` | worker | its own half state is reset, then it joins |
-//! | files | further control plane | `kubeadm reset` (which takes its member out of etcd), then it joins |
+//! | files | further control plane | its member is taken out of etcd ([`etcd_member`]), `kubeadm reset`, then it joins |
 //!
 //! Before it joins it waits for the API until CA and token are in order, and says what it waits for.
 
@@ -19,7 +19,7 @@ use profile::address::Endpoint;
 use profile::secret::Secret;
 use serde::{Deserialize, Serialize};
 
-use super::{api, kubeadm};
+use super::{api, etcd_member, kubeadm};
 use crate::diagnose::{self, Target, Trouble, join_trouble};
 use crate::failure::{Failure, Result};
 use crate::machine::{Attributes, Machine, read_text, replace};
@@ -36,6 +36,9 @@ const ETCD: &str = "/var/lib/etcd/member";
 
 /// What may come right by itself while others start.
 const SETTLES: Duration = Duration::from_secs(180);
+/// The first minor version whose kubeadm adds members without a vote to etcd.
+const LEARNERS: u32 = 29;
+
 /// Between questions.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,16 @@ struct Marker {
     schema: u32,
     cluster: String,
     node: String,
+}
+
+/// The name this machine joined with.
+///
+/// # Errors
+/// [`codes::OTHER_CLUSTER`]: it is not noted.
+pub(super) fn name(machine: &dyn Machine) -> Result<String> {
+    let marker: Option<Marker> = read_text(machine, MARKER)?.and_then(|text| serde_json::from_str(&text).ok());
+    let name = marker.map(|marker| marker.node);
+    name.ok_or_else(|| Failure::new(&codes::OTHER_CLUSTER, format!("{MARKER} does not say which node this is")))
 }
 
 /// What a machine is in its cluster.
@@ -79,8 +92,10 @@ pub struct Member {
     pub token: Option<Secret>,
     /// How long the API is waited for.
     pub wait: Duration,
-    /// Configuration for `kubeadm init`; of the first only.
+    /// Configuration for `kubeadm init`, and for its phases; of control planes only.
     pub init: Option<Secret>,
+    /// Minor version of Kubernetes.
+    pub minor: u32,
     /// Configuration for `kubeadm join`; the first has one too where its profile has what joining takes.
     pub join: Option<Secret>,
 }
@@ -146,6 +161,9 @@ impl Member {
             return Ok(());
         }
         if half.files || half.etcd {
+            if self.part != Part::Worker {
+                etcd_member::undo(world, &self.endpoint, &self.node, self.init.as_ref())?;
+            }
             kubeadm::reset(world)?;
         }
         let config = self.join.as_ref().ok_or_else(|| {
@@ -153,15 +171,24 @@ impl Member {
             Failure::new(&codes::INIT_FAILED, message)
         })?;
         self.wait(world)?;
-        let failed = match kubeadm::join(world, config) {
-            Ok(()) => return Ok(()),
-            Err(failed) => failed,
-        };
+        let Err(failed) = self.carry_out(world, config) else { return Ok(()) };
         // kubeadm's words tell what it did, not always why that failed.
         Err(match join_trouble(machine, &self.target(machine)) {
             Some(trouble) if failed.code() == &codes::JOIN_FAILED => trouble.context(failed.to_string()),
             _ => failed,
         })
+    }
+
+    /// Joins; a control plane notes in between who is in etcd. From 1.29 on kubeadm brings a member in that has no vote
+    /// until it runs: etcd can be without it, and answers afterwards.
+    fn carry_out(&self, world: World<'_>, config: &Secret) -> Result<()> {
+        if self.part == Part::Worker || self.minor >= LEARNERS {
+            return kubeadm::join(world, config, &[]);
+        }
+        kubeadm::join(world, config, &["--skip-phases=control-plane-join"])?;
+        etcd_member::note(world.machine, &self.endpoint)?;
+        kubeadm::join(world, config, &["phase", "control-plane-join", "all"])?;
+        etcd_member::forget(world.machine)
     }
 
     /// Until the API answers, and CA and token are in order.
@@ -244,6 +271,7 @@ impl Work for Member {
             Part::Further | Part::Worker => self.join(world)?,
         }
         super::cni::forget(machine)?;
+        super::plane::forget(machine)?;
         let marker = Marker { schema: 1, cluster: self.cluster.clone(), node: self.node.clone() };
         let text = serde_json::to_string(&marker).map_err(|e| Failure::new(&codes::INPUT_OUTPUT, format!("{MARKER}: {e}")))?;
         replace(machine, MARKER, text.as_bytes(), Attributes::root(0o600))

@@ -1,21 +1,33 @@
-//! The step `node`: the Node object has the labels and annotations of the profile, and is Ready.
+//! The step `node`: the Node object has the labels, annotations and taints of the profile, is not held back by our own
+//! `drain`, and is Ready.
+//!
+//! What was set is remembered in the annotation [`SET`] of the Node itself: what the profile no longer has is taken away,
+//! and what others set stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use profile::address::Endpoint;
 use profile::node::Taint;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::api::{self, ADMIN, Answer, As, KUBELET_CONF};
+use super::api::{self, Answer, As, Change, Patience};
 use super::config::effect;
 use crate::failure::{Failure, Result};
-use crate::machine::{Command, Machine, run};
+use crate::machine::Machine;
+use crate::machine::net::Sent;
 use crate::report::codes;
 use crate::steps::{Verdict, Work, World};
 
 /// How long a node may take to be Ready.
 const WAIT: Duration = Duration::from_secs(600);
+
+/// What of a Node came from its profile.
+const SET: &str = "ingot/set";
+
+/// Says that `ingot-installer drain` has cordoned the node, so that the next run may take it back.
+pub const DRAINED: &str = "ingot/drained";
 
 /// The step.
 #[derive(Debug)]
@@ -34,18 +46,14 @@ pub struct Node {
     pub control_plane: bool,
 }
 
-/// What is wanted and not there.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Lacks {
-    labels: Vec<String>,
-    annotations: Vec<String>,
-    taints: Vec<String>,
-}
-
-impl Lacks {
-    fn none(&self) -> bool {
-        self.labels.is_empty() && self.annotations.is_empty() && self.taints.is_empty()
-    }
+/// Content of [`SET`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Set {
+    labels: BTreeSet<String>,
+    annotations: BTreeSet<String>,
+    /// Key and effect: what tells taints apart.
+    taints: BTreeSet<String>,
 }
 
 /// The message of the condition Ready; `None` where it holds.
@@ -59,53 +67,124 @@ fn not_ready(node: &Value) -> Option<String> {
     }
 }
 
+/// An annotation of a Node.
+pub(super) fn annotation<'n>(node: &'n Value, key: &str) -> Option<&'n str> {
+    node.get("metadata")?.get("annotations")?.get(key)?.as_str()
+}
+
+/// What makes the texts of this kind as they are wanted; `null` takes one away.
+fn texts(node: &Value, kind: &str, wanted: &BTreeMap<String, String>, former: &BTreeSet<String>) -> Value {
+    let found = |key: &str| node.get("metadata")?.get(kind)?.get(key)?.as_str();
+    let set = wanted.iter().filter(|(key, value)| found(key) != Some(value)).map(|(key, value)| (key.clone(), json!(value)));
+    let gone = former.iter().filter(|key| !wanted.contains_key(*key) && found(key).is_some());
+    Value::Object(set.chain(gone.map(|key| (key.clone(), Value::Null))).collect())
+}
+
+fn told_apart(key: &str, effect: &str) -> String {
+    format!("{key}:{effect}")
+}
+
 impl Node {
-    fn lacks(&self, node: &Value) -> Lacks {
-        let missing = |wanted: &BTreeMap<String, String>, kind: &str| -> Vec<String> {
-            let found = |key: &str| node.get("metadata")?.get(kind)?.get(key)?.as_str();
-            wanted.iter().filter(|(key, value)| found(key) != Some(value)).map(|(key, value)| format!("{key}={value}")).collect()
-        };
-        let there = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
-        let has = |taint: &&Taint| {
-            there.iter().any(|found| {
-                let text = |key: &str| found.get(key).and_then(Value::as_str).unwrap_or_default();
-                text("key") == taint.key && text("value") == taint.value && text("effect") == effect(taint.effect)
-            })
-        };
-        let taint = |taint: &Taint| format!("{}={}:{}", taint.key, taint.value, effect(taint.effect));
-        let taints = self.taints.iter().filter(|_| self.control_plane).filter(|taint| !has(taint));
-        Lacks {
-            labels: missing(&self.labels, "labels"),
-            annotations: missing(&self.annotations, "annotations"),
-            taints: taints.map(taint).collect(),
+    fn path(&self) -> String {
+        format!("/api/v1/nodes/{}", self.name)
+    }
+
+    /// As who it is changed.
+    fn who(&self) -> As {
+        if self.control_plane { As::Admin } else { As::Node }
+    }
+
+    /// What of it is set.
+    fn set(&self) -> Set {
+        let taints = self.taints.iter().filter(|_| self.control_plane);
+        Set {
+            labels: self.labels.keys().cloned().collect(),
+            annotations: self.annotations.keys().cloned().collect(),
+            taints: taints.map(|taint| told_apart(&taint.key, effect(taint.effect))).collect(),
         }
     }
 
+    /// The whole list of taints, where it must change.
+    fn taints(&self, node: &Value, former: &Set) -> Option<Value> {
+        let there = node.pointer("/spec/taints").and_then(Value::as_array).cloned().unwrap_or_default();
+        let text = |taint: &Value, key: &str| taint.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let own = self.set().taints;
+        let mut wanted: Vec<Value> = there.clone();
+        wanted.retain(|taint| {
+            let id = told_apart(&text(taint, "key"), &text(taint, "effect"));
+            !former.taints.contains(&id) && !own.contains(&id)
+        });
+        for taint in &self.taints {
+            let effect = effect(taint.effect);
+            let known = there.iter().find(|found| {
+                (text(found, "key"), text(found, "value"), text(found, "effect"))
+                    == (taint.key.clone(), taint.value.clone(), effect.to_owned())
+            });
+            let new = json!({ "key": taint.key, "value": taint.value, "effect": effect });
+            wanted.push(known.cloned().unwrap_or(new));
+        }
+        let same = wanted.len() == there.len() && wanted.iter().all(|taint| there.contains(taint));
+        (!same).then(|| json!(wanted))
+    }
+
+    /// What makes it as the profile says (RFC 7396), and why; `None` where it is so.
+    fn lacks(&self, node: &Value) -> Option<(Value, &'static str)> {
+        let former: Set = annotation(node, SET).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let labels = texts(node, "labels", &self.labels, &former.labels);
+        let mut annotations = texts(node, "annotations", &self.annotations, &former.annotations);
+        let mut spec = json!({});
+        if let Some(taints) = self.taints(node, &former).filter(|_| self.control_plane) {
+            spec["taints"] = taints;
+        }
+        let own = self.set();
+        if own != former {
+            let text = serde_json::to_string(&own).unwrap_or_default();
+            annotations[SET] = if own == Set::default() { Value::Null } else { json!(text) };
+        }
+        let mut why = "labels, annotations or taints are not those of the profile";
+        if annotation(node, DRAINED).is_some() {
+            annotations[DRAINED] = Value::Null;
+            spec["unschedulable"] = Value::Null;
+            why = "it was drained by `ingot-installer drain`";
+        }
+        let none = |part: &Value| part.as_object().is_none_or(serde_json::Map::is_empty);
+        if none(&labels) && none(&annotations) && none(&spec) {
+            return None;
+        }
+        let mut patch = json!({ "metadata": { "labels": labels, "annotations": annotations }, "spec": spec });
+        if let Some(version) = node.pointer("/metadata/resourceVersion") {
+            // The list of taints is replaced whole: not where somebody has changed it meanwhile.
+            patch["metadata"]["resourceVersion"] = version.clone();
+        }
+        Some((patch, why))
+    }
+
     fn look(&self, machine: &dyn Machine) -> Result<Answer> {
-        api::get(machine, &self.endpoint, As::Node, &format!("/api/v1/nodes/{}", self.name))
+        api::get(machine, &self.endpoint, As::Node, &self.path())
     }
 
     /// What keeps it from being so; `None` where it is.
     fn amiss(&self, node: &Value) -> Option<String> {
-        let lacks = self.lacks(node);
-        match not_ready(node) {
-            Some(reason) => Some(format!("the node is not Ready: {reason}")),
-            None if lacks.none() => None,
-            None => Some("labels, annotations or taints are not those of the profile".to_owned()),
-        }
+        let lacks = self.lacks(node).map(|(_, why)| why.to_owned());
+        not_ready(node).map(|reason| format!("the node is not Ready: {reason}")).or(lacks)
     }
 
-    fn set(&self, machine: &dyn Machine, lacks: &Lacks) -> Result<()> {
-        let kubeconfig = format!("--kubeconfig={}", if self.control_plane { ADMIN } else { KUBELET_CONF });
-        for (verb, values) in [("label", &lacks.labels), ("annotate", &lacks.annotations), ("taint", &lacks.taints)] {
-            if values.is_empty() {
-                continue;
+    /// Brings the node to what the profile says; what is still waited for.
+    fn bring(&self, machine: &dyn Machine) -> Result<Option<String>> {
+        let node = match self.look(machine)? {
+            Answer::Object(node) => node,
+            Answer::Missing => return Ok(Some(format!("the cluster has no node {}", self.name))),
+            Answer::Silent(reason) => return Ok(Some(reason)),
+        };
+        let Some((patch, _)) = self.lacks(&node) else { return Ok(not_ready(&node)) };
+        match api::change(machine, &self.endpoint, self.who(), &self.path(), (Sent::Merge, &patch))? {
+            Change::Done => Ok(not_ready(&node)),
+            // What the API never takes does not come right by waiting.
+            Change::Refused(400 | 403 | 422, words) => {
+                Err(Failure::new(&codes::NODE_NOT_READY, format!("it cannot be changed: {words}")))
             }
-            let mut arguments = vec![kubeconfig.as_str(), verb, "--overwrite", "node", &self.name];
-            arguments.extend(values.iter().map(String::as_str));
-            run(machine, &Command::new("/usr/bin/kubectl", &arguments).within(Duration::from_secs(60)))?;
+            Change::Refused(_, reason) | Change::Silent(reason) => Ok(Some(reason)),
         }
-        Ok(())
     }
 }
 
@@ -135,59 +214,101 @@ impl Work for Node {
         if !machine.live() {
             return Ok(());
         }
-        let end = machine.uptime().saturating_add(WAIT);
-        loop {
-            let seen = match self.look(machine)? {
-                Answer::Object(node) => {
-                    let lacks = self.lacks(&node);
-                    if !lacks.none() {
-                        self.set(machine, &lacks)?;
-                    }
-                    match not_ready(&node) {
-                        None => return Ok(()),
-                        Some(reason) => reason,
-                    }
-                }
-                Answer::Missing => format!("the cluster has no node {}", self.name),
-                Answer::Silent(reason) => reason,
-            };
-            if machine.uptime() >= end {
-                return Err(Failure::new(&codes::NODE_NOT_READY, format!("not Ready in {} s: {seen}", WAIT.as_secs())));
-            }
-            world.report.waiting("node", &format!("the node to be Ready ({seen})"), WAIT);
-            machine.sleep(Duration::from_secs(1));
-        }
+        Patience { step: "node", what: "the node to be Ready", most: WAIT }.until(world, || self.bring(machine))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use profile::node::Effect;
-    use serde_json::json;
-
     use super::*;
+
+    fn node(text: &str) -> Node {
+        let text = format!(
+            "schema = 1\n[node]\nname = \"cp-1\"\nrole = \"control-plane\"\n{text}\n\
+            [cluster]\nname = \"c\"\nkind = \"workload\"\nendpoint = \"10.0.0.10:6443\"\n[cluster.join]\nfirst = true\n"
+        );
+        let profile = profile::Profile::parse("p", text.as_bytes()).unwrap_or_else(|refused| panic!("{refused}"));
+        let endpoint = profile.cluster.unwrap().endpoint;
+        let profile::node::Node { labels, annotations, taints, .. } = profile.node;
+        Node { name: "cp-1".to_owned(), endpoint, labels, annotations, taints, control_plane: true }
+    }
+
+    const FULL: &str = "labels = { pool = \"a\" }\nannotations = { note = \"x y\" }\n\
+        taints = [{ key = \"k\", value = \"v\", effect = \"NoExecute\" }]";
 
     #[test]
     fn what_is_amiss_with_a_node() {
-        let text = "schema = 1\n[node]\nname = \"cp-1\"\nrole = \"control-plane\"\nlabels = { pool = \"a\" }\n\
-            annotations = { note = \"x y\" }\ntaints = [{ key = \"k\", value = \"v\", effect = \"NoExecute\" }]\n\
-            [cluster]\nname = \"c\"\nkind = \"workload\"\nendpoint = \"10.0.0.10:6443\"\n[cluster.join]\nfirst = true\n";
-        let profile = profile::Profile::parse("p", text.as_bytes()).unwrap();
-        let endpoint = profile.cluster.unwrap().endpoint;
-        let profile::node::Node { labels, annotations, taints, .. } = profile.node;
-        assert_eq!(taints[0].effect, Effect::NoExecute);
-        let node = Node { name: "cp-1".to_owned(), endpoint, labels, annotations, taints, control_plane: true };
+        let full = node(FULL);
         let mut found = json!({ "metadata": { "labels": { "pool": "b" } }, "spec": {}, "status": {} });
-        let lacks = node.lacks(&found);
-        assert_eq!((lacks.labels.concat(), lacks.annotations.concat()), ("pool=a".to_owned(), "note=x y".to_owned()));
-        assert_eq!(lacks.taints, ["k=v:NoExecute"]);
-        assert_eq!(node.amiss(&found).unwrap(), "the node is not Ready: the kubelet has not reported yet");
-        found["metadata"] = json!({ "labels": { "pool": "a", "other": "1" }, "annotations": { "note": "x y" } });
-        found["spec"]["taints"] = json!([{ "key": "k", "value": "v", "effect": "NoExecute" }]);
+        assert_eq!(full.amiss(&found).unwrap(), "the node is not Ready: the kubelet has not reported yet");
+        let (patch, _) = full.lacks(&found).unwrap();
+        assert_eq!(patch["metadata"]["labels"], json!({ "pool": "a" }));
+        assert_eq!(patch["metadata"]["annotations"]["note"], "x y");
+        assert_eq!(patch["spec"]["taints"], json!([{ "key": "k", "value": "v", "effect": "NoExecute" }]));
+        json_patch(&mut found, &patch);
         found["status"]["conditions"] = json!([{ "type": "Ready", "status": "False", "message": "no network" }]);
-        assert!(node.lacks(&found).none());
-        assert_eq!(node.amiss(&found).unwrap(), "the node is not Ready: no network");
+        assert_eq!(full.lacks(&found), None);
+        assert_eq!(full.amiss(&found).unwrap(), "the node is not Ready: no network");
         found["status"]["conditions"][0]["status"] = json!("True");
-        assert_eq!(node.amiss(&found), None);
+        assert_eq!(full.amiss(&found), None);
+    }
+
+    /// RFC 7396, as far as nodes need it.
+    fn json_patch(target: &mut Value, patch: &Value) {
+        let Value::Object(patch) = patch else { return };
+        for (key, value) in patch {
+            match value {
+                Value::Null => drop(target.as_object_mut().unwrap().remove(key)),
+                Value::Object(_) => {
+                    if !target[key].is_object() {
+                        target[key] = json!({});
+                    }
+                    json_patch(&mut target[key], value);
+                }
+                other => target[key] = other.clone(),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_profile_no_longer_has_is_taken_away_and_what_others_set_stays() {
+        let foreign =
+            json!([{ "key": "node-role.kubernetes.io/master", "effect": "NoSchedule" }, { "key": "o", "effect": "NoSchedule" }]);
+        let mut found = json!({
+            "metadata": { "labels": { "other": "1" }, "annotations": { "theirs": "2" }, "resourceVersion": "7" },
+            "spec": { "taints": foreign },
+        });
+        let (patch, _) = node(FULL).lacks(&found).unwrap();
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        json_patch(&mut found, &patch);
+        assert_eq!(found["spec"]["taints"].as_array().unwrap().len(), 3);
+        // The same key with another value is one taint.
+        let other = node(&FULL.replace("\"v\"", "\"w\""));
+        let patch = other.lacks(&found).unwrap().0;
+        json_patch(&mut found, &patch);
+        assert_eq!(found["spec"]["taints"][2]["value"], "w");
+        let bare = node("");
+        let patch = bare.lacks(&found).unwrap().0;
+        json_patch(&mut found, &patch);
+        assert_eq!(found["metadata"]["labels"], json!({ "other": "1" }));
+        assert_eq!(found["metadata"]["annotations"], json!({ "theirs": "2" }));
+        assert_eq!(found["spec"]["taints"], foreign);
+        assert_eq!(bare.lacks(&found), None);
+        // A worker does not touch taints: it may not.
+        let worker = Node { control_plane: false, ..node(FULL) };
+        let patch = worker.lacks(&found).unwrap().0;
+        json_patch(&mut found, &patch);
+        assert_eq!((&found["spec"]["taints"], worker.lacks(&found)), (&foreign, None));
+    }
+
+    #[test]
+    fn a_node_is_uncordoned_where_we_cordoned_it() {
+        let mut found = json!({ "metadata": { "annotations": {} }, "spec": { "unschedulable": true } });
+        assert_eq!(node("").lacks(&found), None, "somebody else did");
+        found["metadata"]["annotations"][DRAINED] = json!("true");
+        let (patch, why) = node("").lacks(&found).unwrap();
+        assert!(why.contains("drain"), "{why}");
+        json_patch(&mut found, &patch);
+        assert_eq!((&found["spec"], &found["metadata"]["annotations"]), (&json!({}), &json!({})));
     }
 }

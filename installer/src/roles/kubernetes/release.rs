@@ -1,37 +1,15 @@
 //! The Kubernetes of the image: `/usr/share/ingot/kubernetes.json`, which the builder writes.
 
 use profile::cluster::Version;
-use serde::{Deserialize, Serialize};
+use trust::kubernetes;
+pub use trust::kubernetes::Kubernetes as Release;
 
 use crate::failure::{Failure, Result};
-use crate::machine::{Machine, read_text};
+use crate::machine::Machine;
 use crate::report::codes;
 
 /// Where the image says it.
 pub const PATH: &str = "/usr/share/ingot/kubernetes.json";
-
-/// The schema this program reads.
-const SCHEMA: u32 = 1;
-
-/// The content of [`PATH`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Release {
-    /// Always 1.
-    pub schema: u32,
-    /// Version of kubelet, kubeadm and the control plane: `1.33.2`.
-    pub version: String,
-    /// Registry and path below which the control plane's images are.
-    pub image_repository: String,
-    /// Image that holds the namespaces of a pod.
-    pub pause: String,
-    /// Image of the cluster's DNS.
-    pub coredns: String,
-    /// Image of etcd; not on workers.
-    #[serde(default)]
-    pub etcd: String,
-    /// Folder of the network plugins.
-    pub cni_bin: String,
-}
 
 /// Version of kubeadm's configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,57 +36,50 @@ impl Api {
 /// The oldest minor version whose kubeadm reads v1beta2.
 const OLDEST: u32 = 15;
 
-impl Release {
-    /// Reads the image's; `None` where it has no Kubernetes.
-    ///
-    /// # Errors
-    /// [`codes::KUBERNETES_UNKNOWN`]: the file is not one this program reads.
-    pub fn read(machine: &dyn Machine) -> Result<Option<Self>> {
-        let Some(text) = read_text(machine, PATH)? else { return Ok(None) };
-        let release: Self =
-            serde_json::from_str(&text).map_err(|e| Failure::new(&codes::KUBERNETES_UNKNOWN, format!("{PATH}: {e}")))?;
-        if release.schema != SCHEMA {
-            let message = format!("{PATH}: expected schema {SCHEMA}, found {}", release.schema);
-            return Err(Failure::new(&codes::KUBERNETES_UNKNOWN, message));
-        }
-        Ok(Some(release))
-    }
+/// Reads the image's; `None` where it has no Kubernetes.
+///
+/// # Errors
+/// [`codes::KUBERNETES_UNKNOWN`]: the file is not one this program reads.
+pub fn read(machine: &dyn Machine) -> Result<Option<Release>> {
+    let Some(bytes) = machine.read(PATH).map_err(|e| Failure::io("reading", PATH, &e))? else { return Ok(None) };
+    let wrong = |e: kubernetes::Unreadable| Failure::new(&codes::KUBERNETES_UNKNOWN, format!("{PATH}: {e}"));
+    Release::parse(&bytes).map(Some).map_err(wrong)
+}
 
-    /// The version, read.
-    ///
-    /// # Errors
-    /// [`codes::KUBERNETES_UNKNOWN`].
-    pub fn version(&self) -> Result<Version> {
-        let wrong = || format!("{PATH}: expected a version such as `1.33.2`, found `{}`", self.version);
-        self.version.parse().map_err(|()| Failure::new(&codes::KUBERNETES_UNKNOWN, wrong()))
-    }
+/// Its version, read.
+///
+/// # Errors
+/// [`codes::KUBERNETES_UNKNOWN`].
+pub fn version(release: &Release) -> Result<Version> {
+    let wrong = || format!("{PATH}: expected a version such as `1.33.2`, found `{}`", release.version);
+    release.version.parse().map_err(|()| Failure::new(&codes::KUBERNETES_UNKNOWN, wrong()))
+}
 
-    /// The configuration that its kubeadm reads.
-    ///
-    /// # Errors
-    /// [`codes::KUBERNETES_UNKNOWN`]: none that this program writes.
-    pub fn api(&self) -> Result<Api> {
-        match self.version()?.minor {
-            ..OLDEST => {
-                let message = format!(
-                    "kubeadm {} reads configurations older than v1beta2 only, which are no longer written; the oldest is 1.{OLDEST}",
-                    self.version
-                );
-                Err(Failure::new(&codes::KUBERNETES_UNKNOWN, message))
-            }
-            OLDEST..=21 => Ok(Api::V1Beta2),
-            22..=30 => Ok(Api::V1Beta3),
-            _ => Ok(Api::V1Beta4),
+/// The configuration that its kubeadm reads.
+///
+/// # Errors
+/// [`codes::KUBERNETES_UNKNOWN`]: none that this program writes.
+pub fn api(release: &Release) -> Result<Api> {
+    match version(release)?.minor {
+        ..OLDEST => {
+            let message = format!(
+                "kubeadm {} reads configurations older than v1beta2 only, which are no longer written; the oldest is 1.{OLDEST}",
+                release.version
+            );
+            Err(Failure::new(&codes::KUBERNETES_UNKNOWN, message))
         }
+        OLDEST..=21 => Ok(Api::V1Beta2),
+        22..=30 => Ok(Api::V1Beta3),
+        _ => Ok(Api::V1Beta4),
     }
+}
 
-    /// Keys of the taints by which kubeadm of this version keeps workloads off control planes.
-    pub fn control_plane_taints(minor: u32) -> &'static [&'static str] {
-        match minor {
-            ..=23 => &["node-role.kubernetes.io/master"],
-            24 => &["node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"],
-            _ => &["node-role.kubernetes.io/control-plane"],
-        }
+/// Keys of the taints by which kubeadm of this version keeps workloads off control planes.
+pub fn control_plane_taints(minor: u32) -> &'static [&'static str] {
+    match minor {
+        ..=23 => &["node-role.kubernetes.io/master"],
+        24 => &["node-role.kubernetes.io/master", "node-role.kubernetes.io/control-plane"],
+        _ => &["node-role.kubernetes.io/control-plane"],
     }
 }
 
@@ -118,14 +89,14 @@ mod tests {
 
     fn release(version: &str) -> Release {
         let text = format!(
-            r#"{{"schema":1,"version":"{version}","image_repository":"r","pause":"r/pause:3","coredns":"r/coredns:1","cni_bin":"/opt/cni/bin"}}"#
+            r#"{{"schema":1,"version":"{version}","image_repository":"r","pause":"r/pause:3","coredns":"r/coredns:1","etcd":"r/etcd:3","cni_bin":"/opt/cni/bin"}}"#
         );
         serde_json::from_str(&text).unwrap()
     }
 
     #[test]
     fn versions_of_the_configuration() {
-        for (version, api) in [
+        for (version, wanted) in [
             ("1.15.0", Some(Api::V1Beta2)),
             ("1.20.2", Some(Api::V1Beta2)),
             ("1.21.14", Some(Api::V1Beta2)),
@@ -136,9 +107,9 @@ mod tests {
             ("1.14.10", None),
             ("1.31", None),
         ] {
-            assert_eq!(release(version).api().ok(), api, "{version}");
+            assert_eq!(api(&release(version)).ok(), wanted, "{version}");
         }
-        let words = release("1.14.10").api().unwrap_err().to_string();
+        let words = api(&release("1.14.10")).unwrap_err().to_string();
         assert!(words.contains("1.14.10") && words.contains("the oldest is 1.15"), "{words}");
     }
 }

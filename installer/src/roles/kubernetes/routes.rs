@@ -28,13 +28,12 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// The step `pod-routes`: the unit that keeps them.
 pub fn unit(wanted: bool, endpoint: &Endpoint, node: &str) -> Files {
-    let at = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
     let text = format!(
         "# Made by ingot-installer.\n[Unit]\nDescription=Routes to the pods of other nodes\nAfter=network.target\n\n[Service]\n\
-        ExecStart=/usr/bin/ingot-installer pod-routes {at}:{} {node}\nRestart=always\nRestartSec=10\n\
+        ExecStart=/usr/bin/ingot-installer pod-routes {} {node}\nRestart=always\nRestartSec=10\n\
         CapabilityBoundingSet=CAP_NET_ADMIN\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
         RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX\nMemoryDenyWriteExecute=yes\nLockPersonality=yes\n",
-        endpoint.port
+        api::host(endpoint)
     );
     let path = format!("{FOLDER}/{UNIT}");
     let files = if wanted { vec![Wanted::public(path, text)] } else { vec![] };
