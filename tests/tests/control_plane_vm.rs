@@ -74,6 +74,6 @@ fn a_control_plane_boots_under_secure_boot_to_a_ready_node() {
     assert_eq!(run.fact("secure_boot"), Some("1"));
     assert!(run.fact("lockdown").unwrap().contains("[integrity]"));
     let root = run.fact("root").unwrap();
-    assert!(root.starts_with("/dev/mapper/") && root.contains("erofs ro"), "dm-verity, read-only: {root}");
+    assert!(root.starts_with("/dev/dm-") && root.contains("erofs ro"), "dm-verity, read-only: {root}");
     assert_eq!((run.fact("etc"), run.fact("usr_writable")), (Some("overlay"), Some("no")));
 }
