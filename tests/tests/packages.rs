@@ -63,7 +63,7 @@ fn looked_through(own: &Path, raw: &Path) -> String {
         echo "setuid=$(find . -xdev -perm -4000 | sort | tr '\n' ' ')"
         echo "hostname=$(cat etc/hostname 2>/dev/null)"
         echo "repository=$(cat etc/apt/sources.list etc/apt/sources.list.d/* 2>/dev/null | wc -l)"
-        echo "cluster=$(find etc/kubernetes etc/cni etc/containerd opt/cni/bin -type f 2>/dev/null | wc -l)"
+        echo "cluster=$(find etc/kubernetes etc/cni etc/containerd -type f 2>/dev/null | wc -l)"
         grep -rlF "$5" etc usr/share/ingot usr/lib/sysimage usr/bin/ingot-installer --exclude=images.tar 2>/dev/null | head -n 3 | sed 's/^/trace=/'; true"#;
     let here = cache().display().to_string();
     must(
