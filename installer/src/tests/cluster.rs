@@ -119,7 +119,7 @@ fn merge(target: &mut Value, patch: &Value) {
 }
 
 /// Arguments of the API server that the cluster keeps for those that join: those of the golden control plane.
-const ARGUMENTS: [&str; 8] = [
+const ARGUMENTS: [&str; 9] = [
     "--event-ttl=2h0m0s",
     "--encryption-provider-config=/etc/kubernetes/ingot/encryption.yaml",
     "--token-auth-file=/etc/kubernetes/ingot/tokens.csv",
@@ -128,6 +128,7 @@ const ARGUMENTS: [&str; 8] = [
     "--audit-log-maxage=30",
     "--audit-log-maxbackup=9",
     "--audit-log-maxsize=100",
+    "--profiling=false",
 ];
 
 const CERTIFICATES: [&str; 7] = [
