@@ -245,7 +245,7 @@ fn many(network: &Network, plane: &Node, folder: &Path, (holder, other): (&mut N
 /// A wrong token is told by its code; the rules stand, and the right one heals it.
 fn wrong_token(node: &mut Node) {
     let rules = node.must("sha256sum /run/ingot/services/services.cfg");
-    node.must("cp -p /etc/ingot/agent-token /run/right && echo wrong-wrong-wrong-wrong-wrong-wrong >/etc/ingot/agent-token");
+    node.must("cp -p /etc/ingot/agent-token /run/right && printf wrong-wrong-wrong-wrong-wrong-wrong >/etc/ingot/agent-token");
     node.must("systemctl restart ingot-agent");
     node.wait_for("ingot-installer status | grep -q INGOT-N1044", 30);
     assert_eq!(node.must("sha256sum /run/ingot/services/services.cfg"), rules);
