@@ -100,15 +100,18 @@ pub(super) fn others_are_well(machine: &dyn Machine, manifest: &str) -> Result<(
 /// Takes the member of this name out of etcd.
 fn remove_member(machine: &dyn Machine, name: &str) -> Result<()> {
     let list = run(machine, &etcdctl(OWN, &["member", "list", "--write-out", "simple"]))?.out;
-    match member_id(&list, name) {
-        Some(id) => run(machine, &etcdctl(OWN, &["member", "remove", id])).map(drop),
+    match entry(&list, name) {
+        Some((id, _)) => run(machine, &etcdctl(OWN, &["member", "remove", id])).map(drop),
         None => Ok(()),
     }
 }
 
-/// The id of a member: `ID, state, NAME, peers, clients, learner` a line.
-fn member_id<'a>(list: &'a str, name: &str) -> Option<&'a str> {
-    list.lines().map(|line| line.split(", ").collect::<Vec<_>>()).find(|fields| fields.get(2) == Some(&name))?.first().copied()
+/// Number and client URL of the member of this name: `ID, state, NAME, peers, clients, learner` a line.
+pub(super) fn entry<'a>(list: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
+    list.lines().find_map(|line| match line.split(", ").collect::<Vec<_>>()[..] {
+        [id, _, named, _, clients, ..] if named == name => Some((id, clients)),
+        _ => None,
+    })
 }
 
 /// Who of etcd is well.
@@ -146,13 +149,14 @@ pub(super) fn stays(health: &str, own: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{member_id, stays};
+    use super::{entry, stays};
 
     #[test]
     fn members() {
         let list = "19f9e2c3b6a7d1c2, started, cp-1, https://10.0.0.1:2380, https://10.0.0.1:2379, false\n\
             8e9e05c52164694d, unstarted, , https://10.0.0.2:2380, , false\n";
-        assert_eq!((member_id(list, "cp-1"), member_id(list, "cp-2")), (Some("19f9e2c3b6a7d1c2"), None));
+        let first = ("19f9e2c3b6a7d1c2", "https://10.0.0.1:2379");
+        assert_eq!((entry(list, "cp-1"), entry(list, "cp-2")), (Some(first), None));
     }
 
     #[test]

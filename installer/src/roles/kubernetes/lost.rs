@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::api::ADMIN;
-use super::leave::{ETCD, OWN, ask_health, etcdctl, stays};
+use super::leave::{self, ETCD, OWN, ask_health, etcdctl, stays};
 use super::member;
 use crate::failure::{Failure, Result};
 use crate::machine::{Command, Machine, read_text, run};
@@ -28,7 +28,7 @@ pub fn remove(machine: &dyn Machine, lost: &str) -> Result<String> {
     }
     let list = run(machine, &etcdctl(OWN, &["member", "list", "--write-out", "simple"]))?.out;
     let mut done = String::new();
-    if let Some((id, clients)) = found(&list, lost) {
+    if let Some((id, clients)) = leave::entry(&list, lost) {
         stays(&ask_health(machine)?, clients).map_err(|why| Failure::new(&codes::QUORUM, why))?;
         run(machine, &etcdctl(OWN, &["member", "remove", id]))?;
         done = format!("{lost} is no member of etcd any more\n");
@@ -43,25 +43,4 @@ fn kubectl(machine: &dyn Machine, arguments: &[&str]) -> Result<String> {
     let kubeconfig = format!("--kubeconfig={ADMIN}");
     let arguments = [&[kubeconfig.as_str()], arguments].concat();
     Ok(run(machine, &Command::new("/usr/bin/kubectl", &arguments).within(Duration::from_secs(60)))?.out)
-}
-
-/// Number and client URL of a member: `ID, state, NAME, peers, clients, learner` a line.
-fn found<'a>(list: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
-    list.lines().find_map(|line| match line.split(", ").collect::<Vec<_>>()[..] {
-        [id, _, named, _, clients, ..] if named == name => Some((id, clients)),
-        _ => None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::found;
-
-    #[test]
-    fn members() {
-        let list = "19f9e2c3b6a7d1c2, started, cp-1, https://10.0.0.1:2380, https://10.0.0.1:2379, false\n\
-            8e9e05c52164694d, unstarted, , https://10.0.0.2:2380, , false\n";
-        assert_eq!(found(list, "cp-1"), Some(("19f9e2c3b6a7d1c2", "https://10.0.0.1:2379")));
-        assert_eq!(found(list, "cp-2"), None);
-    }
 }
