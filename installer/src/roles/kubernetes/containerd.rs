@@ -34,7 +34,7 @@ fn render(release: &Release, facts: &Facts) -> String {
 /// The step `containerd`.
 pub fn files(release: &Release, facts: &Facts) -> Files {
     // It reads the file at its start only; containers outlive that.
-    Files::of(vec![Wanted::public(CONFIG, render(release, facts))])
+    Files::of(vec![Wanted::private(CONFIG, render(release, facts))])
         .tell(UnitAction::new(How::Restart, UNIT))
         .tell(UnitAction::new(How::Start, UNIT))
 }
