@@ -1,7 +1,7 @@
 //! The step `node`: the Node object has the labels, annotations and taints of the profile, is not held back by our own
 //! `drain`, and is Ready.
 //!
-//! What was set is remembered in the annotation [`SET`] of the Node itself: what the profile no longer has is taken away,
+//! What was set is remembered in the annotation `ingot/set` of the Node itself: what the profile no longer has is taken away,
 //! and what others set stays.
 
 use std::collections::{BTreeMap, BTreeSet};

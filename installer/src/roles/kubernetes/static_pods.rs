@@ -2,7 +2,7 @@
 //! after the other, each once the one before is back.
 //!
 //! The kubelet makes a static pod anew when its manifest changes. So the digest of what a pod reads is written into its
-//! manifest as the annotation [`INPUTS`]; the pod is back when the API shows it with that annotation, and Ready.
+//! manifest as the annotation `ingot/inputs`; the pod is back when the API shows it with that annotation, and Ready.
 
 use std::time::Duration;
 
