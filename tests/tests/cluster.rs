@@ -101,7 +101,7 @@ fn cut_off_at_any_second_of_init_and_join_they_end_ready() {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         Duration::from_millis(2000 + u64::from(random >> 8) % 43_000)
     };
-    for _ in 0..4 {
+    for _ in 0..3 {
         for node in &mut nodes {
             let moment = moment();
             eprintln!("the power of {} is cut {moment:?} later", node.name());
