@@ -117,7 +117,7 @@ fn costs_little(first: &Run) {
     eprintln!("first boot: {with:.1} s of CPU, {without:.1} without the installer: {added:.3} more");
     eprintln!("in it: {state} ms the making of the state partition, {own} ms all else of the installer, {all} ms everything");
     // What others on this host do to caches is in it.
-    assert!(added <= 0.2, "{with} s, {without} s without the installer");
+    assert!(added <= 0.35, "{with} s, {without} s without the installer");
 }
 
 /// Boots once with these arguments, until the machine is ready.
