@@ -45,7 +45,7 @@ fn another_user_folder_umask_locale_and_time_give_the_same_bytes() {
     must(tool("cp", ["-r"]).arg(cache().join("ingot/store")).arg(home.join("cache/store")));
     fs::create_dir_all(home.join("bin")).unwrap();
     fs::copy(ingot_path(), home.join("bin/ingot")).unwrap();
-    for program in ["ingot-init", "ingot-installer"] {
+    for program in ["ingot-init", "ingot-installer", "ingot-agent"] {
         fs::copy(ingot_path().with_file_name(program), home.join("bin").join(program)).unwrap();
     }
     must(tool("chown", ["-R", user]).arg(home));
