@@ -19,8 +19,10 @@ fn inside(raw: &Path, out: &Path, script: &str) -> String {
     let table: Value = serde_json::from_str(&must(tool("sfdisk", ["--json"]).arg(raw))).unwrap();
     let partitions = table["partitiontable"]["partitions"].as_array().unwrap().clone();
     let root = partitions.into_iter().find(|partition| partition["type"] == ROOT).unwrap();
-    let offset = (root["start"].as_u64().unwrap() * 512).to_string();
-    let enter = r#"mkdir -p "$1/m" && mount -t erofs -o "ro,loop,offset=$2" "$3" "$1/m" && cd "$1/m"
+    let bytes = |key: &str| root[key].as_u64().unwrap() * 512;
+    // As nodes mount it, which may be there at the same time: the kernel takes one loop device for all.
+    let offset = format!("offset={},sizelimit={}", bytes("start"), bytes("size"));
+    let enter = r#"mkdir -p "$1/m" && mount -t erofs -o "ro,loop,$2" "$3" "$1/m" && cd "$1/m"
         mount -t proc proc proc && mount --rbind /dev dev && mount --rbind /sys sys
         for folder in run tmp var; do mount -t tmpfs tmpfs "$folder"; done
         mkdir run/out && mount --bind "$1" run/out && mkdir -p var/lib
