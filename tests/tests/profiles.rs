@@ -116,6 +116,7 @@ fn costs_little(first: &Run) {
     let (state, own, all) = (cpu(first, "state_cpu"), cpu(first, "installer_cpu"), cpu(first, "all_cpu"));
     eprintln!("first boot: {with:.1} s of CPU, {without:.1} without the installer: {added:.3} more");
     eprintln!("in it: {state} ms the making of the state partition, {own} ms all else of the installer, {all} ms everything");
+    assert!(state > 0.0 && own > 0.0 && own / (all - own - state) <= 0.2, "{own} of {all} ms");
     // What others on this host do to caches is in it.
     assert!(added <= 0.35, "{with} s, {without} s without the installer");
 }
