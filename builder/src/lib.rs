@@ -24,7 +24,7 @@
 //! [`interrupt`], [`blob`] (bytes as references), [`read_at`] (bytes at any place), [`files`] (the file system), [`run`] (the one door
 //! for processes), [`progress`], [`error`], [`epoch`].
 //!
-//! On disk: `images/NAME.lock` is [`lock`]'s; `CACHE/store/` [`fetch`]'s; `CACHE/base/` and
+//! On disk: `images/NAME.lock` is [`lock`]'s; `CACHE/store/` [`fetch`]'s; `CACHE/base/`, `CACHE/layers/` and
 //! `CACHE/work/` [`tree`]'s; `CACHE/clusters/` [`seal`]'s; `CACHE/built/` [`freshness`]'s; the keys
 //! folder [`keys`]'s; the release folder [`publish`]'s.
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 
 use crate::blob::{Blob, Extents};
@@ -61,8 +62,8 @@ pub struct Request<'a> {
     pub programs: &'a Path,
     /// Build although nothing changed.
     pub force: bool,
-    /// What other images of this command have decompressed, where there are others.
-    pub kept: Option<&'a Kept>,
+    /// What it shares with other images of the same command.
+    pub shared: &'a Shared,
     /// The time now, for the validity of repository signatures.
     pub now: Epoch,
 }
@@ -82,14 +83,64 @@ pub struct Outcome {
     pub root_hash: Option<String>,
 }
 
-/// Builds the image of a definition into a release folder. To be called inside
+/// What the images of one command share. It saves work; nothing in an image depends on it.
+#[derive(Debug)]
+pub struct Shared {
+    kept: Option<Kept>,
+    clusters: OnceLock<ClusterCache>,
+}
+
+impl Shared {
+    /// For so many images, in this cache folder.
+    ///
+    /// # Errors
+    /// When the cache folder cannot be written.
+    pub fn new(images: usize, cache: &Path) -> Result<Self> {
+        let kept = (images > 1).then(|| Kept::begin(cache)).transpose()?;
+        Ok(Self { kept, clusters: OnceLock::new() })
+    }
+
+    /// Opened where something is built: where nothing changed, nobody waits for it.
+    fn clusters(&self, cache: &Path) -> Result<&ClusterCache> {
+        if self.clusters.get().is_none() {
+            let opened = ClusterCache::open(&cache.join("clusters"), COMPRESSORS)?;
+            return Ok(self.clusters.get_or_init(|| opened));
+        }
+        self.clusters.get().ok_or_else(|| Error::new(Kind::Failed, "the cluster cache is not open"))
+    }
+}
+
+/// An image on the way.
+#[derive(Debug)]
+pub enum Begun {
+    /// Nothing had changed.
+    UpToDate(Outcome),
+    /// Its tree is there: [`finish`] does the rest.
+    Tree(Box<Furnished>),
+}
+
+/// What [`begin`] has made.
+#[derive(Debug)]
+pub struct Furnished {
+    definition: Definition,
+    output: PathBuf,
+    programs: Programs,
+    store: Store,
+    lock: Lock,
+    epoch: Epoch,
+    fingerprint: Fingerprint,
+    freshness: Freshness,
+    base: BaseTree,
+}
+
+/// The stages up to the tree. Of several images, one at a time is there, beside one in [`finish`]. To be called inside
 /// [`tree::namespace::enter`].
 ///
 /// # Errors
-/// Those of the stages; then the release folder is what it was before.
-pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> {
+/// Those of the stages.
+pub fn begin(request: &Request<'_>, progress: &dyn Progress) -> Result<Begun> {
     stage("definition");
-    let mut definition = definition::load_with(request.definition, request.overrides)?;
+    let definition = definition::load_with(request.definition, request.overrides)?;
     let output = request.output.map_or_else(|| Path::new("out").join(&definition.name), Path::to_owned);
     let programs = Programs::read(request.programs, definition.role)?;
 
@@ -101,7 +152,8 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
     let fingerprint = fingerprint(request, &definition, (&lock, epoch), &programs)?;
     let freshness = Freshness::new(&request.cache.join("built"), &output)?;
     if !request.force && freshness.holds(&fingerprint)? {
-        return Ok(Outcome { name: definition.name, output, built: false, sizes: BTreeMap::new(), root_hash: None });
+        let outcome = Outcome { name: definition.name, output, built: false, sizes: BTreeMap::new(), root_hash: None };
+        return Ok(Begun::UpToDate(outcome));
     }
 
     stage("fetch");
@@ -109,8 +161,19 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
     fetch::registry::images(&lock, &store, request.network, progress)?;
 
     stage("tree");
-    let clusters = ClusterCache::open(&request.cache.join("clusters"), COMPRESSORS)?;
-    let base = tree::base(&base_input(request, &definition, &lock, &debs, epoch), &clusters, progress)?;
+    let clusters = request.shared.clusters(request.cache)?;
+    let levels = levels(&definition);
+    let base = tree::base(&base_input(request, &definition, &lock, (&debs, &levels), epoch), clusters, progress)?;
+    Ok(Begun::Tree(Box::new(Furnished { definition, output, programs, store, lock, epoch, fingerprint, freshness, base })))
+}
+
+/// The stages behind the tree, into the release folder.
+///
+/// # Errors
+/// Those of the stages; then the release folder is what it was before.
+pub fn finish(request: &Request<'_>, furnished: Furnished, progress: &dyn Progress) -> Result<Outcome> {
+    let Furnished { mut definition, output, programs, store, lock, epoch, fingerprint, freshness, base } = furnished;
+    let clusters = request.shared.clusters(request.cache)?;
 
     stage("compose");
     let repositories = definition.repositories.clone();
@@ -125,7 +188,7 @@ pub fn build(request: &Request<'_>, progress: &dyn Progress) -> Result<Outcome> 
     let composed = tree::compose(&base.tree, &base, &definition, epoch)?;
 
     stage("seal");
-    let (sealed, initrd) = seal_beside_initrd(&composed, &base, (&definition, &init, epoch), (&clusters, progress))?;
+    let (sealed, initrd) = seal_beside_initrd(&composed, &base, (&definition, &init, epoch), (clusters, progress))?;
 
     stage("boot");
     let boot = boot_files(&composed, &base, &definition, (&initrd, &sealed), request.keys)?;
@@ -191,22 +254,38 @@ fn fingerprint(
     Fingerprint::of(&inputs)
 }
 
+/// Names of the packages that each document of the definition installs, the base first.
+fn levels(definition: &Definition) -> Vec<Vec<String>> {
+    let mut levels: Vec<(&str, Vec<String>)> = Vec::new();
+    for wanted in &definition.install {
+        // `images/base.toml:12:5`
+        let document = wanted.origin.rsplitn(3, ':').last().unwrap_or_default();
+        let names = wanted.relation.split('|').filter_map(|name| name.split([' ', ':', '(']).find(|part| !part.is_empty()));
+        match levels.iter_mut().find(|(known, _)| *known == document) {
+            Some((_, level)) => level.extend(names.map(str::to_owned)),
+            None => levels.push((document, names.map(str::to_owned).collect())),
+        }
+    }
+    levels.into_iter().map(|(_, level)| level).collect()
+}
+
 fn base_input<'a>(
     request: &Request<'a>,
     definition: &'a Definition,
     lock: &'a Lock,
-    debs: &'a [PathBuf],
+    (debs, levels): (&'a [PathBuf], &'a [Vec<String>]),
     epoch: Epoch,
 ) -> BaseInput<'a> {
     BaseInput {
         lock,
         debs,
+        levels,
         ids: &definition.ids,
         exclude: &definition.exclude,
         keep: &definition.keep,
         epoch,
         cache: request.cache,
-        kept: request.kept,
+        kept: request.shared.kept.as_ref(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tree stage with real packages, scripts and namespaces: as root, and as an ordinary user
 //! with a range of subordinate ids. The program starts itself again for both, hence its own main.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is its own test harness")]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "it is its own test harness")]
 
 use std::ffi::OsString;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,6 +14,7 @@ use ingot::lock::{Lock, LockedPackage};
 use ingot::progress::Silent;
 use ingot::run::Program;
 use ingot::tree::deb::Deb;
+use ingot::tree::kept::Kept;
 use ingot::tree::{BaseInput, ContentId, ContentSink, Contents, Entry, Node, Tree, base, namespace, sandbox, stored};
 use trust::Sha256Digest;
 
@@ -24,10 +25,11 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 type Test = fn() -> Outcome;
 
 /// All tests by name.
-const TESTS: [(&str, Test); 3] = [
+const TESTS: [(&str, Test); 4] = [
     ("tree::root_and_user_make_the_same_tree", root_and_user_make_the_same_tree),
     ("tree::a_damaged_cache_is_made_again", a_damaged_cache_is_made_again),
     ("tree::what_fails_says_why", what_fails_says_why),
+    ("tree::layers_do_not_show", layers_do_not_show),
 ];
 
 fn main() -> ExitCode {
@@ -75,6 +77,11 @@ impl ContentSink for Nobody {
     fn offer(&self, _: ContentId, _: &Arc<[u8]>) {}
 }
 
+/// Names of the lower layers' packages (`a,b;c`), for `build`.
+const LEVELS: &str = "INGOT_TEST_LEVELS";
+/// Set where layers are kept, for `build`.
+const KEPT: &str = "INGOT_TEST_KEPT";
+
 /// `build CACHE INDEX EXCLUDE,.. DEB...`: what the program does up to the base tree.
 fn build(arguments: &[OsString]) -> Outcome {
     let [cache, out, exclude, debs @ ..] = arguments else { return Err("build CACHE INDEX EXCLUDE,.. DEB...".into()) };
@@ -83,15 +90,20 @@ fn build(arguments: &[OsString]) -> Outcome {
     let lock = lock(&debs)?;
     let exclude: Vec<String> = exclude.to_string_lossy().split(',').filter(|e| !e.is_empty()).map(str::to_owned).collect();
     let ids = [("pinned".to_owned(), 321), ("messagebus".to_owned(), 390)];
+    let names = |level: &str| level.split(',').map(str::to_owned).collect::<Vec<_>>();
+    let mut levels: Vec<_> = std::env::var(LEVELS).iter().flat_map(|all| all.split(';')).map(names).collect();
+    levels.push(Vec::new());
+    let kept = std::env::var_os(KEPT).map(|_| Kept::begin(Path::new(cache))).transpose()?;
     let input = BaseInput {
         lock: &lock,
         debs: &debs,
+        levels: &levels,
         ids: &ids,
         exclude: &exclude,
         keep: &[],
         epoch: EPOCH,
         cache: Path::new(cache),
-        kept: None,
+        kept: kept.as_ref(),
     };
     let base = base(&input, &Nobody, &Silent)?;
     for entry in base.tree.entries.values() {
@@ -297,8 +309,13 @@ impl Bench {
     }
 
     fn build(&self, cache: &str, debs: &[PathBuf]) -> Result<Tree, Box<dyn std::error::Error>> {
+        self.build_with(&[], cache, debs)
+    }
+
+    fn build_with(&self, variables: &[(&str, &str)], cache: &str, debs: &[PathBuf]) -> Result<Tree, Box<dyn std::error::Error>> {
         let index = self.path("index");
         let program = Program::at(self.path("program")).arg("build").arg(self.path(cache)).arg(&index).arg("usr/share/doc");
+        let program = variables.iter().fold(program, |program, (name, value)| program.env(name, value));
         debs.iter().fold(program, |program, deb| program.arg(deb)).output()?;
         Ok(stored::read(&std::fs::read(index)?).ok_or("the index cannot be read")?)
     }
@@ -423,4 +440,53 @@ fn what_fails_says_why() -> Outcome {
     let prey = bench.deb("prey", &[], |root| write(root, "escape/file", "x"))?;
     let _ = bench.build("cache", &[lure, prey, toolbox]);
     same("files outside", std::fs::read_dir(&outside)?.count(), 0)
+}
+
+fn layers_do_not_show() -> Outcome {
+    let bench = Bench::new()?;
+    let write = |root: &Path, path: &str, text: &str| {
+        std::fs::create_dir_all(root.join(path).parent().unwrap_or(root))?;
+        std::fs::write(root.join(path), text)
+    };
+    let triggered = "#!/bin/sh\nif [ \"$1\" = triggered ]; then echo \"$2\" > /etc/lower-triggered; fi\n";
+    let control = [("postinst", triggered), ("triggers", "interest-noawait /usr/share/files\n")];
+    let lower = bench.deb("lower", &control, |root| write(root, "etc/shared/lower", "lower"))?;
+    let upper = bench.deb("upper", &[], |root| write(root, "usr/share/files/upper", "upper"))?;
+    let debs = [lower.clone(), bench.toolbox()?, upper, bench.worker()?];
+    let levels = (LEVELS, "lower");
+    let in_place = bench.build_with(&[levels], "cache", &debs)?;
+    same("what a later file sets off", at(&in_place, "etc/lower-triggered").is_ok(), true)?;
+    same("a time of a package, below what came later", at(&in_place, "etc/shared/lower")?.mtime, 1_600_000_000)?;
+    same("layers of a single image", bench.path("cache/layers").exists(), false)?;
+    // Times of folders that both bring something into may be another package's.
+    let alike = |one: &Entry, other: &Entry| {
+        one == other || (one.node == Node::Folder && Entry { mtime: one.mtime, ..other.clone() } == *one)
+    };
+    let mut plain = bench.build("plain", &debs)?;
+    // There its postinst found the file in place, and nothing was to be set off.
+    plain.entries.insert(b"etc/lower-triggered".to_vec(), at(&in_place, "etc/lower-triggered")?.clone());
+    let differing =
+        in_place.entries.iter().find(|(path, entry)| plain.entries.get(*path).is_none_or(|other| !alike(entry, other)));
+    same("what is another without layers", differing.map(|(path, _)| String::from_utf8_lossy(path)), None)?;
+    same("entries", plain.entries.len(), in_place.entries.len())?;
+    let several = [levels, (KEPT, "1")];
+    same("a layer that is kept", bench.build_with(&several, "several", &debs)? == in_place, true)?;
+    let kept = std::fs::read_dir(bench.path("several/layers"))?.next().ok_or("no layer was kept")??.path();
+    ingot::files::remove(&bench.path("several/base"))?;
+    same("a layer from the cache", bench.build_with(&several, "several", &debs)? == in_place, true)?;
+    if is_root() {
+        std::fs::write(kept.join("root/etc/shared/lower"), "evil!")?;
+        ingot::files::remove(&bench.path("several/base"))?;
+        same("a damaged layer", bench.build_with(&several, "several", &debs)? == in_place, true)?;
+    }
+    // What comes later replaces a file: only without layers.
+    let control = [("control", "Replaces: lower\n")];
+    let replacing = bench.deb("replacing", &control, |root| write(root, "etc/shared/lower", "replaced"))?;
+    let [_, toolbox, ..] = &debs;
+    let tree = bench.build_with(&several, "several", &[lower, replacing, toolbox.clone()])?;
+    let id = match &at(&tree, "etc/shared/lower")?.node {
+        Node::File { content, .. } => *content,
+        other => return Err(format!("{other:?}").into()),
+    };
+    same("the replacing file", id, ContentId::of(b"replaced"))
 }

@@ -1,6 +1,8 @@
 //! `ingot build`
 
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
 use crate::budgets::size;
@@ -13,9 +15,11 @@ use crate::epoch::Epoch;
 use crate::error::{Error, Kind, Result};
 use crate::export::Format;
 use crate::lock::settle::Policy;
-use crate::pipeline::{self, Outcome, Request};
+use crate::pipeline::{self, Begun, Outcome, Request, Shared};
 use crate::progress::Progress;
-use crate::tree::kept::Kept;
+
+/// Images that are sealed and written at a time, beside the tree of the next: each holds its tables in memory.
+const BESIDE: usize = 2;
 
 pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Result<()> {
     let definitions = typed.definitions.iter().map(|name| definition::find(name)).collect::<Result<Vec<_>>>()?;
@@ -27,15 +31,16 @@ pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Re
     let keys = settings.keys(typed.keys.as_ref(), typed.agent, reporter)?;
     let formats = formats(&typed.formats)?;
     let programs = typed.programs.clone().map_or_else(beside_this_program, Ok)?;
-    let kept = (definitions.len() > 1).then(|| Kept::begin(&settings.cache)).transpose()?;
-    let mut outcomes = Vec::new();
-    for definition in &definitions {
-        let started = Instant::now();
-        let output = match (&typed.output, definition.file_stem()) {
-            (Some(folder), Some(name)) if definitions.len() > 1 => Some(folder.join(name)),
-            (output, _) => output.clone(),
-        };
-        let request = Request {
+    let shared = Shared::new(definitions.len(), &settings.cache)?;
+    let of_several = |definition: &Path| {
+        let name = definition.file_stem().filter(|_| definitions.len() > 1);
+        typed.output.as_ref().map(|folder| name.map_or_else(|| folder.clone(), |name| folder.join(name)))
+    };
+    let outputs: Vec<_> = definitions.iter().map(|definition| of_several(definition)).collect();
+    let requests: Vec<_> = definitions
+        .iter()
+        .zip(&outputs)
+        .map(|(definition, output)| Request {
             definition,
             overrides: &overrides,
             lock: if typed.locked { Policy::Locked } else { Policy::WhereNeeded },
@@ -47,21 +52,57 @@ pub(super) fn run(settings: &Settings, typed: &Build, reporter: &Reporter) -> Re
             formats: &formats,
             programs: &programs,
             force: typed.force,
-            kept: kept.as_ref(),
+            shared: &shared,
             now: settings.environment.now,
-        };
-        let outcome = pipeline::build(&request, reporter).map_err(|error| match definitions.len() {
-            1 => error,
-            _ => error.context(format!("building {}", definition.display())),
-        })?;
-        reporter.note(&summary(&outcome, started.elapsed().as_secs_f64()));
-        outcomes.push(outcome);
-    }
+        })
+        .collect();
+    let outcomes = build_all(&requests, reporter)?;
     match (settings.json, outcomes.as_slice()) {
         (false, _) => Ok(()),
         (true, [outcome]) => output::json(outcome),
         (true, all) => output::json(&all),
     }
+}
+
+/// Builds one image behind the other: while some are sealed and written, the tree of the next is made.
+fn build_all(requests: &[Request<'_>], reporter: &Reporter) -> Result<Vec<Outcome>> {
+    let told = |request: &Request<'_>, started: Instant, outcome: Result<Outcome>| {
+        let outcome = outcome.map_err(|error| match requests.len() {
+            1 => error,
+            _ => error.context(format!("building {}", request.definition.display())),
+        })?;
+        reporter.note(&summary(&outcome, started.elapsed().as_secs_f64()));
+        Ok(outcome)
+    };
+    let ended = |_| Error::new(Kind::Failed, "building an image ended in a defect of ingot");
+    thread::scope(|scope| {
+        let mut outcomes = Vec::new();
+        let mut running: VecDeque<thread::ScopedJoinHandle<'_, Result<Outcome>>> = VecDeque::new();
+        let mut failed = Ok(());
+        for request in requests {
+            let started = Instant::now();
+            let told = move |outcome| told(request, started, outcome);
+            match pipeline::begin(request, reporter) {
+                Ok(Begun::UpToDate(outcome)) => running.push_back(scope.spawn(move || told(Ok(outcome)))),
+                Ok(Begun::Tree(tree)) => {
+                    running.push_back(scope.spawn(move || told(pipeline::finish(request, *tree, reporter))));
+                }
+                Err(error) => {
+                    failed = told(Err(error)).map(drop);
+                    break;
+                }
+            }
+            while running.len() > BESIDE || running.front().is_some_and(thread::ScopedJoinHandle::is_finished) {
+                if let Some(first) = running.pop_front() {
+                    outcomes.push(first.join().map_err(ended)??);
+                }
+            }
+        }
+        for rest in running {
+            outcomes.push(rest.join().map_err(ended)??);
+        }
+        failed.map(|()| outcomes)
+    })
 }
 
 fn summary(outcome: &Outcome, seconds: f64) -> String {

@@ -8,7 +8,7 @@ use crate::files;
 use crate::progress::Progress;
 
 /// Folders of the cache that builds make again by themselves.
-const CACHES: [&str; 4] = ["base", "clusters", "built", "work"];
+const CACHES: [&str; 5] = ["base", "layers", "clusters", "built", "work"];
 
 pub(super) fn run(settings: &Settings, typed: &Clean, reporter: &Reporter) -> Result<()> {
     for name in CACHES.iter().chain(typed.store.then_some(&"store")) {

@@ -187,8 +187,9 @@ impl Packer {
     }
 }
 
-/// Whether the bytes look compressed already: 256 of every 4096 bytes are counted, and all values
-/// occur about equally often. In whole numbers, so that every machine decides alike.
+/// Whether the bytes look compressed already: 256 of every 4096 bytes are counted, hardly any are zero (they pad the
+/// blocks of a compressed file system), and all other values occur about equally often. In whole numbers, so that every
+/// machine decides alike.
 fn is_dense(cluster: &[u8]) -> bool {
     let mut counts = [0u64; 256];
     for page in cluster.chunks_exact(PAGE) {
@@ -196,10 +197,11 @@ fn is_dense(cluster: &[u8]) -> bool {
             counts[usize::from(*byte)] += 1;
         }
     }
+    let zeros = std::mem::take(&mut counts[0]);
     let samples: u64 = counts.iter().sum();
-    // Even counts give samples + samples^2 / 256; an eighth of text gives a fifth more.
+    // Even counts give samples + samples^2 / 255; an eighth of text gives a fifth more.
     let spread: u64 = counts.iter().map(|count| count * count).sum();
-    spread * 100 < (samples + samples * samples / 256) * 115
+    zeros * 7 < samples && spread * 100 < (samples + samples * samples / 255) * 120
 }
 
 fn failed(error: &io::Error) -> Error {

@@ -2,7 +2,7 @@
 //!
 //! `CACHE/base/KEY/{root/,index}` is complete or not there. It is made in `CACHE/work/N/`, whose
 //! `N.lock` is held as long as its maker lives: what nobody holds is the rest of a killed build
-//! and is cleared away by the next one.
+//! and is cleared away by the next one. What a tree is made of, layer by layer, [`super::layers`] knows.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,17 +21,18 @@ use crate::files;
 use crate::interrupt::Temporary;
 use crate::lock::Lock;
 use crate::progress::{Progress, Unit};
-use crate::tree::configure::{configure, without_hwdb};
+use crate::tree::configure::without_hwdb;
 use crate::tree::glob::Filter;
 use crate::tree::index::{Rules, index};
 use crate::tree::kept::Kept;
+use crate::tree::layers::Layers;
 use crate::tree::normalise::normalise;
 use crate::tree::staging::Staging;
-use crate::tree::unpack::{Job, may_skip, unpack};
-use crate::tree::{ContentId, ContentSink, Contents, Node, Tree, database, stored};
+use crate::tree::unpack::may_skip;
+use crate::tree::{ContentId, ContentSink, Contents, Node, Tree, stored};
 
 /// Part of every key: to be raised whenever the same input shall give another tree.
-const RECIPE: &[u8] = b"ingot base tree 1";
+const RECIPE: &[u8] = b"ingot base tree 2";
 /// Most builds that work in one cache at a time.
 const SLOTS: u32 = 256;
 
@@ -42,6 +43,8 @@ pub struct BaseInput<'a> {
     pub lock: &'a Lock,
     /// Their files, verified, in the lock's order.
     pub debs: &'a [PathBuf],
+    /// Names of the packages that each document of the definition installs, the base first.
+    pub levels: &'a [Vec<String>],
     /// Pinned numbers of system users: [`crate::definition::Definition::ids`].
     pub ids: &'a [(String, u32)],
     /// [`crate::definition::Definition::exclude`].
@@ -78,7 +81,8 @@ pub fn base(input: &BaseInput<'_>, sink: &dyn ContentSink, progress: &dyn Progre
         return Err(Error::new(Kind::Failed, format!("got {found} package files, expected {expected} as in the lock")));
     }
     reap(input.cache)?;
-    let entry = input.cache.join("base").join(key(input));
+    let all = (0..input.debs.len()).collect();
+    let entry = input.cache.join("base").join(key(input, &[all], Some(input.epoch)));
     if let Some(base) = BaseTree::load(&entry)? {
         return Ok(base);
     }
@@ -93,8 +97,8 @@ pub fn base(input: &BaseInput<'_>, sink: &dyn ContentSink, progress: &dyn Progre
     })
 }
 
-/// Digest of all that decides the tree.
-fn key(input: &BaseInput<'_>) -> String {
+/// Digest of all that decides the tree; that of a layer has no epoch, and some of the packages.
+pub(super) fn key(input: &BaseInput<'_>, layers: &[Vec<usize>], epoch: Option<Epoch>) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -102,14 +106,23 @@ fn key(input: &BaseInput<'_>) -> String {
     };
     add(RECIPE);
     add(input.lock.architecture.as_bytes());
-    add(&input.epoch.0.to_le_bytes());
-    for package in &input.lock.packages {
-        add(package.name.as_bytes());
-        add(package.sha256.as_bytes());
+    for layer in layers {
+        add(b"layer");
+        for package in layer.iter().filter_map(|at| input.lock.packages.get(*at)) {
+            add(package.name.as_bytes());
+            add(package.sha256.as_bytes());
+        }
     }
-    for (name, id) in input.ids {
-        add(name.as_bytes());
-        add(&id.to_le_bytes());
+    if let Some(epoch) = epoch {
+        add(&epoch.0.to_le_bytes());
+        for (name, id) in input.ids {
+            add(name.as_bytes());
+            add(&id.to_le_bytes());
+        }
+        for level in input.levels {
+            add(b"level");
+            level.iter().for_each(|name| add(name.as_bytes()));
+        }
     }
     // Other patterns only leave out at composition, from the same base.
     for (tag, patterns) in [("exclude", input.exclude), ("keep", input.keep)] {
@@ -141,37 +154,14 @@ fn make(input: &BaseInput<'_>, entry: &Path, sink: &dyn ContentSink, progress: &
 }
 
 fn fill(input: &BaseInput<'_>, work: &Path, sink: &dyn ContentSink, progress: &dyn Progress) -> Result<()> {
-    let staging = Staging::open(&work.join("root"))?;
     let filter = Filter::new(input.exclude, input.keep);
-    let total = input.lock.packages.iter().map(|p| p.size).sum();
-    let unpacked = {
-        let task = progress.begin("unpacking", total, Unit::Bytes);
-        let job = Job { staging: &staging, debs: input.debs, filter: &filter, sink, task: task.as_ref(), kept: input.kept };
-        unpack(&job)?
-    };
-    check_names(input.lock, &unpacked.packages)?;
-    database::write(&staging, &unpacked.packages).context("writing dpkg's database")?;
-    {
-        let _task = progress.begin("configuring", 0, Unit::Items);
-        configure(&staging, &unpacked.packages, &filter, input.epoch, work)?;
-    }
+    let mtimes = Layers { input, filter: &filter, sink, progress }.make(work)?;
+    let staging = Staging::open(&work.join("root"))?;
     let _task = progress.begin("taking stock", 0, Unit::Items);
     let numbers = normalise(&staging, input.ids, input.epoch).context("normalising the tree")?;
-    let rules = Rules { mtimes: &unpacked.mtimes, epoch: input.epoch, numbers: &numbers };
+    let rules = Rules { mtimes: &mtimes, epoch: input.epoch, numbers: &numbers };
     let tree = index(&staging, &rules).context("taking stock of the tree")?;
     files::write_atomic(&work.join("index"), &stored::write(&tree))
-}
-
-/// A package file must be what the lock says it is, or the list of packages would lie.
-fn check_names(lock: &Lock, packages: &[crate::tree::unpack::Package]) -> Result<()> {
-    for (locked, package) in lock.packages.iter().zip(packages) {
-        let found = (package.control.name(), package.control.field("version"));
-        if found != (locked.name.as_str(), locked.version.as_str()) {
-            let expected = format!("`{}` {}", locked.name, locked.version);
-            return Err(Error::new(Kind::Untrusted, format!("the package file of {expected} holds `{}` {}", found.0, found.1)));
-        }
-    }
-    Ok(())
 }
 
 impl BaseTree {
@@ -255,7 +245,7 @@ impl Work {
         Err(Error::new(Kind::Failed, format!("{SLOTS} builds are at work in {} already", parent.display())))
     }
 
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         files::remove(&self.folder)?;
         files::remove(&self.lock_path)?;
         drop(self.lock);
@@ -320,16 +310,18 @@ mod tests {
         let with = |exclude: &[&str], ids: &[(&str, u32)], epoch| {
             let exclude: Vec<String> = exclude.iter().map(|e| (*e).to_owned()).collect();
             let ids: Vec<_> = ids.iter().map(|(n, i)| ((*n).to_owned(), *i)).collect();
-            key(&BaseInput {
+            let input = BaseInput {
                 lock: &lock,
                 debs: &[],
+                levels: &[],
                 ids: &ids,
                 exclude: &exclude,
                 keep: &[],
                 epoch,
                 cache: Path::new("/x"),
                 kept: None,
-            })
+            };
+            key(&input, &[], Some(epoch))
         };
         let plain = with(&[], &[], Epoch(1));
         assert_eq!(plain, with(&["boot/**", "etc/x"], &[], Epoch(1)));

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::run::ending;
 use crate::tree::database::FOLDER;
+use crate::tree::deb::Control;
 use crate::tree::glob::Filter;
 use crate::tree::sandbox::{self, Plan, Preinst};
 use crate::tree::staging::Staging;
@@ -29,12 +30,19 @@ const NO_HWDB: &str = "#!/bin/sh\nexit 0\n";
 /// What `systemd-hwdb` writes.
 const HWDB: &[u8] = b"usr/lib/udev/hwdb.bin";
 
-/// Runs all maintainer scripts in `staging`. `work` takes the plan and the log.
+/// Runs the maintainer scripts of `packages` in `staging`, and those of other packages that wait for `triggers`. `work` takes
+/// the plan and the log.
 ///
 /// # Errors
 /// When a script fails or a package is not configured afterwards, with the end of what was said.
-pub fn configure(staging: &Staging, packages: &[Package], filter: &Filter, epoch: Epoch, work: &Path) -> Result<()> {
-    let plan = plan(staging, packages, filter, epoch);
+pub fn configure(
+    staging: &Staging,
+    (packages, triggers): (&[Package], Vec<String>),
+    filter: &Filter,
+    epoch: Epoch,
+    work: &Path,
+) -> Result<()> {
+    let plan = Plan { triggers, ..plan(staging, packages, filter, epoch) };
     let (plan_path, log_path) = (work.join("plan.json"), work.join("configure.log"));
     let text = serde_json::to_vec(&plan).map_err(|e| Error::new(Kind::Failed, format!("writing the plan: {e}")))?;
     files::write_atomic(&plan_path, &text)?;
@@ -67,12 +75,12 @@ fn plan(staging: &Staging, packages: &[Package], filter: &Filter, epoch: Epoch) 
     if without_hwdb(filter) {
         stand_ins.push(("systemd-hwdb".to_owned(), NO_HWDB.to_owned()));
     }
-    let preinst = |package: &Package| Preinst {
-        package: package.control.name().to_owned(),
-        architecture: package.control.field("architecture").to_owned(),
-        script: format!("/{FOLDER}/info/{}.preinst", package.control.info_name()).into(),
+    let preinst = |package: &Control| Preinst {
+        package: package.name().to_owned(),
+        architecture: package.field("architecture").to_owned(),
+        script: format!("/{FOLDER}/info/{}.preinst", package.info_name()).into(),
     };
-    let order = Order::new(packages);
+    let order = Order::new(packages.iter().map(|package| &package.control));
     let base = ["base-passwd", "base-files"];
     let all: Vec<&str> = base.into_iter().chain(packages.iter().map(|p| p.control.name())).collect();
     let preinsts = order.behind(&all, &["pre-depends"]);
@@ -83,8 +91,9 @@ fn plan(staging: &Staging, packages: &[Package], filter: &Filter, epoch: Epoch) 
         root: staging.path().to_owned(),
         epoch: epoch.0,
         stand_ins,
-        preinsts: preinsts.into_iter().filter(|p| p.control.files.contains_key("preinst")).map(preinst).collect(),
-        first: first.into_iter().map(|p| p.control.name().to_owned()).collect(),
+        preinsts: preinsts.into_iter().filter(|p| p.files.contains_key("preinst")).map(preinst).collect(),
+        first: first.into_iter().map(|p| p.name().to_owned()).collect(),
+        triggers: Vec::new(),
         command: Vec::new(),
     }
 }
@@ -95,24 +104,24 @@ pub fn without_hwdb(filter: &Filter) -> bool {
 }
 
 /// Packages behind those they need.
-struct Order<'a> {
-    packages: BTreeMap<&'a str, &'a Package>,
-    provided: BTreeMap<&'a str, &'a Package>,
+pub(super) struct Order<'a> {
+    packages: BTreeMap<&'a str, &'a Control>,
+    provided: BTreeMap<&'a str, &'a Control>,
 }
 
 impl<'a> Order<'a> {
-    fn new(packages: &'a [Package]) -> Self {
+    pub(super) fn new(packages: impl Iterator<Item = &'a Control> + Clone) -> Self {
         let mut provided = BTreeMap::new();
-        for package in packages {
-            for name in package.control.relations("provides") {
+        for package in packages.clone() {
+            for name in package.relations("provides") {
                 provided.entry(name).or_insert(package);
             }
         }
-        Self { packages: packages.iter().map(|p| (p.control.name(), p)).collect(), provided }
+        Self { packages: packages.map(|p| (p.name(), p)).collect(), provided }
     }
 
     /// `names` and all they need by `fields`, each behind its needs; circles are cut where they close.
-    fn behind(&self, names: &[&str], fields: &[&str]) -> Vec<&'a Package> {
+    pub(super) fn behind(&self, names: &[&str], fields: &[&str]) -> Vec<&'a Control> {
         let mut seen = BTreeSet::new();
         let mut out = Vec::new();
         for name in names {
@@ -120,12 +129,12 @@ impl<'a> Order<'a> {
             let mut stack = vec![(*name, false)];
             while let Some((name, done)) = stack.pop() {
                 let Some(package) = self.packages.get(name).or_else(|| self.provided.get(name)).copied() else { continue };
-                let own = package.control.name();
+                let own = package.name();
                 if done {
                     out.push(package);
                 } else if seen.insert(own) {
                     stack.push((own, true));
-                    let needs = fields.iter().flat_map(|field| package.control.relations(field));
+                    let needs = fields.iter().flat_map(|field| package.relations(field));
                     let needs: Vec<_> = needs.map(|need| (need, false)).collect();
                     stack.extend(needs.into_iter().rev());
                 }
@@ -156,11 +165,10 @@ fn check(staging: &Staging, packages: &[Package]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::deb::Control;
 
-    fn package(name: &str, rest: &str) -> Package {
+    fn package(name: &str, rest: &str) -> Control {
         let text = format!("Package: {name}\nVersion: 1\nArchitecture: all\n{rest}");
-        Package { control: Control::parse(&text, BTreeMap::new()).unwrap(), list: Vec::new(), conffiles: BTreeMap::new() }
+        Control::parse(&text, BTreeMap::new()).unwrap()
     }
 
     #[test]
@@ -171,8 +179,8 @@ mod tests {
             package("c", "Pre-Depends: missing | c\n"),
             package("d", "Depends: a\n"),
         ];
-        let names = |list: Vec<&Package>| list.iter().map(|p| p.control.name().to_owned()).collect::<Vec<_>>().join(" ");
-        let order = Order::new(&packages);
+        let names = |list: Vec<&Control>| list.iter().map(|p| p.name().to_owned()).collect::<Vec<_>>().join(" ");
+        let order = Order::new(packages.iter());
         assert_eq!(names(order.behind(&["a", "b", "c", "d"], &["pre-depends"])), "c b a d");
         assert_eq!(names(order.behind(&["d"], &["pre-depends", "depends"])), "c b a d");
     }
@@ -180,7 +188,7 @@ mod tests {
     #[test]
     fn a_chain_of_many_packages_is_no_recursion() {
         let packages: Vec<_> = (0..50_000).map(|n| package(&format!("p{n}"), &format!("Depends: p{}\n", n + 1))).collect();
-        assert_eq!(Order::new(&packages).behind(&["p0"], &["depends"]).len(), 50_000);
+        assert_eq!(Order::new(packages.iter()).behind(&["p0"], &["depends"]).len(), 50_000);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! dpkg's database as it stands after unpacking: all packages `install ok unpacked`, so that
 //! `dpkg --configure` goes on from there (dpkg(1); the layout is that of `/var/lib/dpkg`, format 1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::error::{Error, Kind, Result};
@@ -11,7 +11,7 @@ use crate::tree::unpack::Package;
 /// Where dpkg keeps its database.
 pub const FOLDER: &str = "var/lib/dpkg";
 
-/// Writes the database for `packages`.
+/// Adds `packages` to the database, which is made where there is none.
 ///
 /// # Errors
 /// When a package's triggers are malformed, or the disk refuses.
@@ -19,19 +19,54 @@ pub fn write(staging: &Staging, packages: &[Package]) -> Result<()> {
     for folder in ["alternatives", "info", "parts", "triggers", "updates"] {
         staging.folder(format!("{FOLDER}/{folder}").as_bytes())?;
     }
-    let put = |name: &str, bytes: &[u8]| staging.write(format!("{FOLDER}/{name}").as_bytes(), bytes, 0o644);
+    let add = |name: &str, bytes: &[u8]| {
+        let path = format!("{FOLDER}/{name}").into_bytes();
+        let before = staging.read(&path)?.unwrap_or_default();
+        staging.write(&path, &[&before, bytes].concat(), 0o644).map(drop)
+    };
     for package in packages {
         info(staging, package)?;
     }
     for (name, text) in triggers(packages)? {
-        put(&format!("triggers/{name}"), text.as_bytes())?;
+        add(&format!("triggers/{name}"), text.as_bytes())?;
     }
-    put("info/format", b"1\n")?;
-    for empty in ["available", "diversions", "statoverride"] {
-        put(empty, b"")?;
+    staging.write(format!("{FOLDER}/info/format").as_bytes(), b"1\n", 0o644)?;
+    for made in ["available", "diversions", "statoverride"] {
+        add(made, b"")?;
     }
-    put("status", status(packages).as_bytes())?;
-    Ok(())
+    add("status", status(packages).as_bytes())
+}
+
+/// File triggers of the database that the files of further packages set off (deb-triggers(5)).
+///
+/// # Errors
+/// When the disk refuses.
+pub fn set_off(staging: &Staging, packages: &[Package]) -> Result<Vec<String>> {
+    let file = staging.read(format!("{FOLDER}/triggers/File").as_bytes())?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&file);
+    let wanted: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(' ')?.0)).collect();
+    let below = |path: &[u8], wanted: &str| {
+        let rest = wanted.as_bytes().strip_prefix(b"/").and_then(|wanted| path.strip_prefix(wanted));
+        rest.is_some_and(|rest| rest.first().is_none_or(|b| *b == b'/'))
+    };
+    let comes = |wanted: &&str| packages.iter().flat_map(|package| &package.list).any(|path| below(path, wanted));
+    Ok(wanted.into_iter().filter(comes).map(str::to_owned).collect())
+}
+
+/// Whether the database says of a path of these packages that it goes elsewhere, or has another owner or mode.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn redirects(staging: &Staging, packages: &[Package]) -> Result<bool> {
+    let read = |name: &str| Ok::<_, Error>(staging.read(format!("{FOLDER}/{name}").as_bytes())?.unwrap_or_default());
+    let (diversions, overrides) = (read("diversions")?, read("statoverride")?);
+    // Three lines each: from, to, package. Four words each: owner, group, mode, path.
+    let lines = |bytes: &[u8]| bytes.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let mut paths: BTreeSet<Vec<u8>> = lines(&diversions).into_iter().step_by(3).collect();
+    let path = |line: Vec<u8>| line.splitn(4, |b| *b == b' ').nth(3).map(<[u8]>::to_vec);
+    paths.extend(lines(&overrides).into_iter().filter_map(path));
+    let absolute = |path: &Vec<u8>| [b"/", path.as_slice()].concat();
+    Ok(packages.iter().flat_map(|package| &package.list).any(|path| paths.contains(&absolute(path))))
 }
 
 /// `info/NAME.*`: the list of paths and the control part's files.

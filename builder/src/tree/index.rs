@@ -11,18 +11,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::epoch::Epoch;
 use crate::error::{Error, Kind, Result};
 use crate::tree::accounts::Renumbering;
-use crate::tree::staging::{Staging, names};
+use crate::tree::staging::{Staging, attributes, names};
 use crate::tree::unpack::threads;
 use crate::tree::{ContentId, Entry, Node, Tree};
 
-/// Largest list of attribute names and largest value, in bytes (XATTR_LIST_MAX of Linux).
-const XATTR_LIMIT: usize = 65_536;
 /// `security.capability`: revision 3 has a root id behind what revision 2 has (linux/capability.h).
 const CAPABILITY_REVISION_2: u32 = 0x0200_0000;
 const CAPABILITY_REVISION_3: u32 = 0x0300_0000;
@@ -178,32 +176,14 @@ fn read(staging: &Staging, numbers: &Renumbering, path: &[u8], buffer: &mut Vec<
     Ok((buffer.len() as u64, ContentId::of(buffer), xattrs))
 }
 
-/// Attributes that belong into an image: capabilities, access lists, and the user's.
+/// As the image holds them.
 fn xattrs(file: impl AsFd, numbers: &Renumbering) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
-    let mut list = [0_u8; 1024];
-    let all = match flistxattr(&file, &mut list) {
-        Ok(length) => list[..length].to_vec(),
-        Err(Errno::NOTSUP) => Vec::new(),
-        Err(Errno::RANGE) => {
-            let mut long = vec![0; XATTR_LIMIT];
-            let length = flistxattr(&file, &mut long[..])?;
-            long.truncate(length);
-            long
-        }
-        Err(e) => return Err(e),
-    };
-    let mut out = BTreeMap::new();
-    for name in all.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+    let settled = |(name, value): (Vec<u8>, Vec<u8>)| {
         let acl = name.starts_with(b"system.posix_acl_");
-        if !acl && name != b"security.capability" && !name.starts_with(b"user.") {
-            continue;
-        }
-        let mut value = vec![0; XATTR_LIMIT];
-        let length = fgetxattr(&file, name, &mut value[..])?;
-        value.truncate(length);
-        out.insert(name.to_vec(), if acl { numbers.acl(&value) } else { capability(name, value) });
-    }
-    Ok(out)
+        let value = if acl { numbers.acl(&value) } else { capability(&name, value) };
+        (name, value)
+    };
+    Ok(attributes(file)?.into_iter().map(settled).collect())
 }
 
 /// A capability set in another user namespace names that namespace's root, which an image has no use for.

@@ -1,8 +1,8 @@
 //! Stage 4: from packages to a [`Tree`]: unpacked, configured, normalised, composed.
 //!
-//! [`cache::base`] makes or finds the base tree of a lock, in this order: [`unpack`] (over
-//! [`deb`] and [`archive`], into a [`staging`] folder), [`database`], [`configure`] (whose inside
-//! is [`sandbox`]), [`normalise`] (with [`accounts`]), [`index`], [`stored`]. [`mod@compose`] then
+//! [`cache::base`] makes or finds the base tree of a lock, in this order: [`layers`], each of which goes through
+//! [`unpack`] (over [`deb`] and [`archive`], into a [`staging`] folder), [`database`] and [`configure`] (whose inside
+//! is [`sandbox`]); then [`normalise`] (with [`accounts`]), [`index`], [`stored`]. [`mod@compose`] then
 //! makes a definition's tree out of it in memory. [`namespace`] comes before all of this, once.
 
 pub mod accounts;
@@ -10,12 +10,14 @@ pub mod archive;
 pub mod cache;
 pub mod compose;
 pub mod configure;
+mod copy;
 pub mod database;
 pub mod deb;
 pub mod glob;
 pub mod index;
 pub mod kept;
 pub mod kmod_index;
+pub mod layers;
 mod modules;
 pub mod namespace;
 pub mod normalise;
@@ -154,9 +156,15 @@ impl ContentId {
     }
 }
 
-impl std::fmt::Debug for ContentId {
+impl std::fmt::Display for ContentId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for ContentId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
     }
 }
 

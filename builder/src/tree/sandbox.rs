@@ -42,6 +42,9 @@ pub struct Plan {
     pub preinsts: Vec<Preinst>,
     /// Packages configured before all others.
     pub first: Vec<String>,
+    /// Triggers that files which came later have set off.
+    #[serde(default)]
+    pub triggers: Vec<String>,
     /// Program and arguments to run in the place of all scripts: the tree holds that program only.
     #[serde(default)]
     pub command: Vec<String>,
@@ -50,7 +53,7 @@ pub struct Plan {
 impl Plan {
     /// Only to run a command in a folder. It may be started outside of the program's own namespaces.
     pub fn of_command(root: PathBuf, command: Vec<String>) -> Self {
-        Self { root, epoch: 0, stand_ins: Vec::new(), preinsts: Vec::new(), first: Vec::new(), command }
+        Self { root, epoch: 0, stand_ins: Vec::new(), preinsts: Vec::new(), first: Vec::new(), triggers: Vec::new(), command }
     }
 }
 
@@ -248,6 +251,10 @@ fn run(plan: &Plan) -> Result<()> {
         let dpkg = Program::find("dpkg", "the tree must hold the package `dpkg`: add it to `packages.install`")?;
         Ok(with_environment(dpkg, plan).arg("--force-unsafe-io").arg("--force-confold").arg("--log=/dev/null"))
     };
+    for trigger in &plan.triggers {
+        let set_off = with_environment(Program::at("/usr/bin/dpkg-trigger"), plan);
+        succeed(&set_off.arg("--by-package=dpkg").arg("--no-await").arg(trigger))?;
+    }
     if !plan.first.is_empty() {
         let first = dpkg()?.arg("--force-depends").arg("--no-triggers").arg("--configure");
         succeed(&plan.first.iter().fold(first, |program, name| program.arg(name)))?;

@@ -1,6 +1,7 @@
 //! The folder in which a tree is put together. Every path is resolved inside it, as after a
 //! chroot: no link that a package brings leads out.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,6 +15,8 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::files;
 
+/// Largest list of attribute names and largest value, in bytes (XATTR_LIST_MAX of Linux).
+const XATTR_LIMIT: usize = 65_536;
 /// Mode of folders made on the way; their own metadata is set later.
 const FOLDER_MODE: u32 = 0o755;
 
@@ -194,6 +197,35 @@ pub fn names(folder: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Extended attributes that belong into an image: capabilities, access lists, and the user's.
+///
+/// # Errors
+/// The system's.
+pub fn attributes(file: impl AsFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    let mut small = [0_u8; 1024];
+    let all = match fs::flistxattr(&file, &mut small) {
+        Ok(length) => small[..length].to_vec(),
+        Err(Errno::NOTSUP) => Vec::new(),
+        Err(Errno::RANGE) => {
+            let mut long = vec![0; XATTR_LIMIT];
+            let length = fs::flistxattr(&file, &mut long[..])?;
+            long.truncate(length);
+            long
+        }
+        Err(e) => return Err(e),
+    };
+    let mut out = BTreeMap::new();
+    for name in all.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"system.posix_acl_") || name == b"security.capability" || name.starts_with(b"user.") {
+            let mut value = vec![0; XATTR_LIMIT];
+            let length = fs::fgetxattr(&file, name, &mut value[..])?;
+            value.truncate(length);
+            out.insert(name.to_vec(), value);
+        }
+    }
+    Ok(out)
 }
 
 fn remove_in(folder: &OwnedFd, name: &[u8]) -> Result<(), Errno> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use md5::Digest;
@@ -30,6 +30,9 @@ const MERGED: [&[u8]; 4] = [b"bin", b"lib", b"lib64", b"sbin"];
 const SKIPPABLE: [&[u8]; 6] =
     [b"usr/share/doc/", b"usr/share/info/", b"usr/share/lintian/", b"usr/share/locale/", b"usr/share/man/", b"usr/share/bug/"];
 
+/// In the place of a time: something has changed since the package gave one.
+pub const TOUCHED: i64 = i64::MIN;
+
 /// In the place of a digest in `status`, for a conffile with that flag.
 const GIVEN_UP: &str = "newconffile remove-on-upgrade";
 
@@ -47,6 +50,8 @@ pub struct Job<'a> {
     pub task: &'a dyn Task,
     /// What other images of this command have decompressed.
     pub kept: Option<&'a Kept>,
+    /// Times of what lies there already, where these packages go over a configured tree.
+    pub over: Option<&'a BTreeMap<Vec<u8>, i64>>,
 }
 
 impl std::fmt::Debug for Job<'_> {
@@ -99,6 +104,8 @@ struct Shared {
     folders: Mutex<BTreeMap<Vec<u8>, Folder>>,
     mtimes: Mutex<BTreeMap<Vec<u8>, i64>>,
     contested: Mutex<Vec<Contested>>,
+    /// A path that the tree below has already.
+    clash: AtomicBool,
 }
 
 /// Whether `path` is left out already at unpacking. Only this part of a filter changes a base tree.
@@ -115,14 +122,16 @@ pub fn may_skip(pattern: &str) -> bool {
     })
 }
 
-/// Unpacks all packages.
+/// Unpacks all packages; `None` where they bring what the tree below has already, which only dpkg could sort out.
 ///
 /// # Errors
 /// When a package is broken or hostile, two packages have one file and neither replaces the
 /// other, or the disk refuses. The message names the package.
-pub fn unpack(job: &Job<'_>) -> Result<Unpacked> {
+pub fn unpack(job: &Job<'_>) -> Result<Option<Unpacked>> {
     let shared = Shared::default();
-    lay_ground(job.staging)?;
+    if job.over.is_none() {
+        lay_ground(job.staging)?;
+    }
     let mut order = Vec::with_capacity(job.debs.len());
     for (index, path) in job.debs.iter().enumerate() {
         let deb = Deb::open(path)?;
@@ -148,11 +157,14 @@ pub fn unpack(job: &Job<'_>) -> Result<Unpacked> {
             scope.spawn(work);
         }
     });
+    if shared.clash.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
     // In the lock's order, whoever was done first.
     let mut packages = done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect::<Result<Vec<_>>>()?;
     settle(job, &shared, &mut packages)?;
-    finish_folders(job.staging, &shared, &packages)?;
-    Ok(Unpacked { packages, mtimes: shared.mtimes.into_inner().unwrap_or_else(PoisonError::into_inner) })
+    finish_folders(job, &shared, &packages)?;
+    Ok(Some(Unpacked { packages, mtimes: shared.mtimes.into_inner().unwrap_or_else(PoisonError::into_inner) }))
 }
 
 /// How many threads work beside each other. It never shows in the result.
@@ -263,6 +275,11 @@ impl Extraction<'_> {
         if self.claim(path) {
             self.parent(split(path).0)?;
             let Some((_, folder)) = &self.last else { return Ok(()) };
+            if self.job.over.is_some() && fs::statat(folder, split(path).1, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                self.shared.clash.store(true, Ordering::Relaxed);
+                let shown = String::from_utf8_lossy(path);
+                return Err(Error::new(Kind::Failed, format!("/{shown} is there already")));
+            }
             put(self.job.staging, folder, path, &member, &bytes)?;
             let offered = matches!(member.what, What::File(size) if size > 0) && !self.job.filter.excludes(path);
             if offered {
@@ -417,7 +434,8 @@ fn prevailing(packages: &[Package], a: usize, b: usize, path: &[u8]) -> Result<u
 }
 
 /// Gives folders their owners, modes and times, the deepest first.
-fn finish_folders(staging: &Staging, shared: &Shared, packages: &[Package]) -> Result<()> {
+fn finish_folders(job: &Job<'_>, shared: &Shared, packages: &[Package]) -> Result<()> {
+    let staging = job.staging;
     let folders = std::mem::take(&mut *locked(&shared.folders));
     let owners = locked(&shared.owners);
     let mut mtimes = locked(&shared.mtimes);
@@ -433,6 +451,13 @@ fn finish_folders(staging: &Staging, shared: &Shared, packages: &[Package]) -> R
             Err(e) => return Err(staging.failed("opening", path, e)),
         };
         let failed = |e| staging.failed("setting the owner, mode and time of", path, e);
+        if let Some(mtime) = job.over.and_then(|over| over.get(path)) {
+            // It is as the tree below made it; that something came into it shall not show.
+            if *mtime != TOUCHED {
+                fs::futimens(&folder, &times(*mtime)).map_err(failed)?;
+            }
+            continue;
+        }
         fs::fchown(&folder, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid))).map_err(failed)?;
         fs::fchmod(&folder, Mode::from_raw_mode(member.mode)).map_err(failed)?;
         fs::futimens(&folder, &times(member.mtime)).map_err(failed)?;
