@@ -183,7 +183,7 @@ impl Scripted {
                 let table = format!("{}31 1 0:1 {what} {at} rw - x x rw\n", String::from_utf8_lossy(&table));
                 self.put("/proc/self/mountinfo", &table)?;
             }
-            ("/usr/bin/ctr" | "/usr/bin/kubeadm" | "/usr/bin/kubectl" | "/usr/bin/etcdctl", _) => {
+            ("/usr/bin/ctr" | "/usr/bin/kubeadm" | "/usr/bin/kubectl" | "/usr/bin/etcdctl" | "/usr/bin/rm", _) => {
                 return crate::tests::cluster::program(self, command.program.as_str(), &arguments);
             }
             ("/usr/bin/mount", [.., what, "/state"]) => {

@@ -195,13 +195,16 @@ pub(crate) fn program(machine: &Scripted, program: &str, arguments: &[&str]) -> 
             }
             _ => {}
         },
-        ("/usr/bin/kubeadm", ["reset", ..]) => {
-            for path in ["etc/kubernetes/admin.conf", "etc/kubernetes/kubelet.conf", "var/lib/etcd/member/wal"] {
+        // Asked for etcd too, it waits for a member that is gone, and is killed.
+        ("/usr/bin/kubeadm", ["reset", .., "--skip-phases=remove-etcd-member"]) => {
+            for path in ["etc/kubernetes/admin.conf", "etc/kubernetes/kubelet.conf"] {
                 let _ = fs::remove_file(machine.root.join(path));
             }
-            let _ = fs::remove_dir(machine.root.join("var/lib/etcd/member"));
             let _ = fs::remove_dir_all(machine.root.join("state/kubernetes/pki"));
             let _ = fs::remove_dir_all(machine.root.join("state/kubernetes/manifests"));
+        }
+        ("/usr/bin/rm", ["-rf", "--one-file-system", path]) => {
+            let _ = fs::remove_dir_all(machine.root.join(path.trim_start_matches('/')));
         }
         ("/usr/bin/kubeadm", _) if machine.faults.kubeadm.is_some() => {
             let tail = machine.faults.kubeadm.unwrap_or_default().to_owned();

@@ -159,22 +159,27 @@ pub struct Patience {
     pub most: Duration,
 }
 
+/// For so long something may be there at any moment.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
 impl Patience {
-    /// Looks once a second until it sees no reason any more to wait.
+    /// Looks until it sees no reason any more to wait: ten times a second at first, for what comes at once, and later once a
+    /// second.
     ///
     /// # Errors
     /// [`codes::NODE_NOT_READY`] with the last reason; what `look` ends with.
     pub fn until(self, world: World<'_>, mut look: impl FnMut() -> Result<Option<String>>) -> Result<()> {
         let Self { step, what, most } = self;
         let machine = world.machine;
-        let end = machine.uptime().saturating_add(most);
+        let begin = machine.uptime();
         while let Some(seen) = look()? {
-            if machine.uptime() >= end {
+            let waited = machine.uptime().saturating_sub(begin);
+            if waited >= most {
                 let message = format!("waited {} s for {what}: {seen}", most.as_secs());
                 return Err(Failure::new(&codes::NODE_NOT_READY, message));
             }
             world.report.waiting(step, &format!("{what} ({seen})"), most);
-            machine.sleep(Duration::from_secs(1));
+            machine.sleep(Duration::from_millis(if waited < AT_ONCE { 100 } else { 1000 }));
         }
         Ok(())
     }

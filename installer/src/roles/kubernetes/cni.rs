@@ -1,4 +1,9 @@
 //! The built-in network of pods: a bridge on each node, with the addresses the cluster gave to the node.
+//!
+//! A kubelet tells that its node is Ready in the moment in which it learns of these addresses, where a network is there by
+//! then; else up to fifteen seconds later. So the unit that keeps the routes brings the bridge beside kubeadm's join
+//! ([`bring`]): first without addresses, which no pod can use, and a tenth of a second after the cluster has told them as
+//! it shall be. After the join it is compared with the Node ([`settle`]).
 
 use std::time::Duration;
 
@@ -14,6 +19,9 @@ const FILE: &str = "/etc/cni/net.d/10-ingot.conflist";
 
 /// How long the cluster may take to give the node its addresses.
 const WAIT: Duration = Duration::from_secs(300);
+
+/// For so long a node that has just joined may wait for its addresses.
+const WITHIN: Duration = Duration::from_secs(15);
 
 /// The step `pod-network`.
 #[derive(Debug)]
@@ -71,6 +79,56 @@ pub fn forget(machine: &dyn Machine) -> Result<()> {
     machine.remove(FILE).map_err(|e| Failure::io("removing", FILE, &e))
 }
 
+fn write(machine: &dyn Machine, subnets: &[Prefix]) -> Result<()> {
+    replace(machine, FILE, render(subnets).as_bytes(), Attributes::root(0o644))
+}
+
+/// After a join: the bridge must have the addresses of this node object, and of no former one.
+///
+/// # Errors
+/// The file cannot be read, written or removed.
+pub fn settle(machine: &dyn Machine, endpoint: &Endpoint, node: &str) -> Result<()> {
+    let Some(text) = read_text(machine, FILE)?.filter(|text| *text != render(&[])) else { return Ok(()) };
+    match api::get(machine, endpoint, As::Node, &format!("/api/v1/nodes/{node}"))? {
+        Answer::Object(object) if given(&object).is_empty() => forget(machine),
+        Answer::Object(object) if render(&given(&object)) == text => Ok(()),
+        Answer::Object(object) => write(machine, &given(&object)),
+        Answer::Missing | Answer::Silent(_) => forget(machine),
+    }
+}
+
+/// Writes the bridge as soon as the cluster tells the addresses of this node, where there is none.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn bring(machine: &dyn Machine, endpoint: &Endpoint, node: &str) -> Result<()> {
+    let path = format!("/api/v1/nodes/{node}");
+    let mut answered = None;
+    loop {
+        let found = read_text(machine, FILE)?;
+        if found.as_ref().is_some_and(|text| *text != render(&[])) {
+            return Ok(());
+        }
+        let joined = machine.attributes(api::KUBELET).is_ok_and(|there| there.is_some());
+        let answer = if joined { api::get(machine, endpoint, As::Node, &path)? } else { Answer::Silent(String::new()) };
+        match (answer, answered) {
+            (Answer::Object(object), _) if !given(&object).is_empty() => return write(machine, &given(&object)),
+            (Answer::Silent(_), _) => {}
+            (_, None) => {
+                answered = Some(machine.uptime());
+                write(machine, &[])?;
+            }
+            // They come within a second, or something is wrong: then nobody shall take the node for Ready.
+            (_, Some(since)) if machine.uptime().saturating_sub(since) > WITHIN => {
+                forget(machine)?;
+                machine.sleep(Duration::from_secs(5));
+            }
+            _ => {}
+        }
+        machine.sleep(Duration::from_millis(50));
+    }
+}
+
 impl Work for Bridge {
     fn lines(&self) -> Vec<String> {
         let line =
@@ -109,7 +167,7 @@ impl Work for Bridge {
                 Answer::Object(node) => match given(&node) {
                     none if none.is_empty() => "the node has no `podCIDR` yet".to_owned(),
                     subnets => {
-                        replace(machine, FILE, render(&subnets).as_bytes(), Attributes::root(0o644))?;
+                        write(machine, &subnets)?;
                         return Ok(None);
                     }
                 },

@@ -81,12 +81,14 @@ fn told(failure: &Failure, code: &'static Code) -> Failure {
     }
 }
 
-/// Removes what kubeadm made on this machine, and its member of etcd.
+/// Removes what kubeadm made on this machine. Its member of etcd, where it had one, has been taken out before: kubeadm asks
+/// for minutes for a member that is no more, and leaves the data when it is not to ask.
 pub fn reset(world: World<'_>) -> Result<()> {
     let machine = world.machine;
     world.report.waiting("cluster", "kubeadm reset of what was begun", Duration::from_secs(180));
-    let command = Command::new(KUBEADM, &["reset", "--force", "--cri-socket", SOCKET]).within(Duration::from_secs(180));
-    run(machine, &command).map(drop)
+    let arguments = ["reset", "--force", "--cri-socket", SOCKET, "--skip-phases=remove-etcd-member"];
+    run(machine, &Command::new(KUBEADM, &arguments).within(Duration::from_secs(180)))?;
+    run(machine, &Command::new("/usr/bin/rm", &["-rf", "--one-file-system", "/var/lib/etcd/member"])).map(drop)
 }
 
 /// Removes files that a power cut left empty: kubeadm makes those anew that are not there, and stops at those that it

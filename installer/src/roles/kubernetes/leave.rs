@@ -97,13 +97,18 @@ pub(super) fn others_are_well(machine: &dyn Machine, manifest: &str) -> Result<(
     Ok(())
 }
 
-/// Takes the member of this name out of etcd.
+/// Takes the member of this name, which is this machine's, out of etcd. Others are asked to: it ends before it can answer.
 fn remove_member(machine: &dyn Machine, name: &str) -> Result<()> {
     let list = run(machine, &etcdctl(OWN, &["member", "list", "--write-out", "simple"]))?.out;
-    match entry(&list, name) {
-        Some((id, _)) => run(machine, &etcdctl(OWN, &["member", "remove", id])).map(drop),
-        None => Ok(()),
-    }
+    let Some((id, own)) = entry(&list, name) else { return Ok(()) };
+    let others = clients(&list).filter(|url| *url != own && !url.is_empty()).collect::<Vec<_>>().join(",");
+    let asked = if others.is_empty() { OWN } else { &others };
+    run(machine, &etcdctl(asked, &["member", "remove", id])).map(drop)
+}
+
+/// Client URLs of all members.
+fn clients(list: &str) -> impl Iterator<Item = &str> {
+    list.lines().filter_map(|line| line.split(", ").nth(4))
 }
 
 /// Number and client URL of the member of this name: `ID, state, NAME, peers, clients, learner` a line.

@@ -268,11 +268,12 @@ impl Work for Member {
         if !machine.live() {
             return Ok(());
         }
+        super::cni::forget(machine)?;
         match self.part {
             Part::First => self.init(world)?,
             Part::Further | Part::Worker => self.join(world)?,
         }
-        super::cni::forget(machine)?;
+        super::cni::settle(machine, &self.endpoint, &self.node)?;
         super::plane::forget(machine)?;
         let marker = Marker { schema: 1, cluster: self.cluster.clone(), node: self.node.clone() };
         let text = serde_json::to_string(&marker).map_err(|e| Failure::new(&codes::INPUT_OUTPUT, format!("{MARKER}: {e}")))?;

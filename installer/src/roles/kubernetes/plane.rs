@@ -167,10 +167,18 @@ impl Work for Plane {
             note.settings.clone_from(&self.settings);
             note.write(machine)?;
         }
+        let mut begun = Vec::new();
         for pod in &PODS {
             let inputs = pod.inputs(machine, &self.settings)?;
             if note.pods.get(pod.name) != Some(&inputs) {
-                pod.restart(world, &self.endpoint, &self.node, &inputs)?;
+                pod.restart(machine, &inputs)?;
+                begun.push((pod, inputs));
+            }
+            if pod.beside_next {
+                continue;
+            }
+            for (pod, inputs) in begun.drain(..) {
+                pod.back(world, &self.endpoint, &self.node, &inputs)?;
                 note.pods.insert(pod.name.to_owned(), inputs);
                 note.write(machine)?;
             }

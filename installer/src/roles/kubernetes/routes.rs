@@ -1,6 +1,6 @@
 //! Routes to the pods of other nodes, for the built-in bridge: `ingot-installer pod-routes` asks the cluster every ten
 //! seconds which node has which network of pods, and keeps the kernel's table so. Where the cluster does not answer, the
-//! last routes stand.
+//! last routes stand. Before all that it brings this node's own bridge.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,8 @@ use profile::address::{Endpoint, Prefix};
 use serde_json::Value;
 
 use super::api::{self, Answer, As};
-use super::cni::given;
+use super::cni::{self, given};
+use super::containerd::NETWORKS;
 use crate::failure::{Failure, Result};
 use crate::machine::{Command, Machine, run};
 use crate::report::codes;
@@ -31,9 +32,10 @@ pub fn unit(wanted: bool, endpoint: &Endpoint, node: &str) -> Files {
     let text = format!(
         "# Made by ingot-installer.\n[Unit]\nDescription=Routes to the pods of other nodes\nAfter=network.target\n\n[Service]\n\
         ExecStart=/usr/bin/ingot-installer pod-routes {} {node}\nRestart=always\nRestartSec=10\n\
-        CapabilityBoundingSet=CAP_NET_ADMIN\nNoNewPrivileges=yes\nProtectSystem=strict\nProtectHome=yes\n\
+        CapabilityBoundingSet=CAP_NET_ADMIN\nNoNewPrivileges=yes\nProtectSystem=strict\nReadWritePaths=-{}\nProtectHome=yes\n\
         RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX\nMemoryDenyWriteExecute=yes\nLockPersonality=yes\n",
-        api::host(endpoint)
+        api::host(endpoint),
+        NETWORKS
     );
     let path = format!("{FOLDER}/{UNIT}");
     let files = if wanted { vec![Wanted::public(path, text)] } else { vec![] };
@@ -113,6 +115,7 @@ pub fn keep(machine: &dyn Machine, endpoint: &str, node: &str) -> Result<()> {
     let endpoint: Endpoint =
         endpoint.parse().map_err(|_| Failure::new(&codes::USAGE, format!("expected HOST:PORT, found `{endpoint}`")))?;
     loop {
+        cni::bring(machine, &endpoint, node)?;
         if let Answer::Object(list) = api::get(machine, &endpoint, As::Node, "/api/v1/nodes")? {
             set(machine, &wanted(&list, node))?;
         }

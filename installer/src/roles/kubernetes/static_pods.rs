@@ -1,5 +1,5 @@
 //! The static pods of a control plane, and what they read at their start: when that has changed they are restarted, one
-//! after the other, each once the one before is back.
+//! after the other, each once the one before is back; controller manager and scheduler, which nobody waits for, together.
 //!
 //! The kubelet makes a static pod anew when its manifest changes. So the digest of what a pod reads is written into its
 //! manifest as the annotation `ingot/inputs`; the pod is back when the API shows it with that annotation, and Ready.
@@ -29,6 +29,8 @@ const WAIT: Duration = Duration::from_secs(300);
 pub struct StaticPod {
     /// Its name, without that of the node.
     pub name: &'static str,
+    /// Whether the next may be restarted before this one is back.
+    pub beside_next: bool,
     files: &'static [&'static str],
 }
 
@@ -38,9 +40,10 @@ const ETCD: &str = "etcd";
 
 /// In the order in which they are restarted.
 pub const PODS: [StaticPod; 4] = [
-    StaticPod { name: ETCD, files: &["pki/etcd/ca.crt", "pki/etcd/server.crt", "pki/etcd/peer.crt"] },
+    StaticPod { name: ETCD, beside_next: false, files: &["pki/etcd/ca.crt", "pki/etcd/server.crt", "pki/etcd/peer.crt"] },
     StaticPod {
         name: API_SERVER,
+        beside_next: false,
         files: &[
             "pki/ca.crt",
             "pki/apiserver.crt",
@@ -53,8 +56,8 @@ pub const PODS: [StaticPod; 4] = [
             "ingot/audit.yaml",
         ],
     },
-    StaticPod { name: "kube-controller-manager", files: &["pki/ca.crt", "controller-manager.conf"] },
-    StaticPod { name: "kube-scheduler", files: &["scheduler.conf"] },
+    StaticPod { name: "kube-controller-manager", beside_next: true, files: &["pki/ca.crt", "controller-manager.conf"] },
+    StaticPod { name: "kube-scheduler", beside_next: false, files: &["scheduler.conf"] },
 ];
 
 /// The manifest of a pod.
@@ -77,25 +80,33 @@ impl StaticPod {
         Ok(Sha256Digest::of(text.as_bytes()).to_string())
     }
 
-    /// Restarts it, and waits until it is back.
+    /// Lets the kubelet restart it.
     ///
     /// # Errors
-    /// [`codes::PLANE_STALE`]: it does not come back; [`codes::QUORUM`]: others of etcd are not well.
-    pub fn restart(&self, world: World<'_>, endpoint: &Endpoint, node: &str, inputs: &str) -> Result<()> {
-        let machine = world.machine;
+    /// [`codes::PLANE_STALE`]: its manifest is not kubeadm's; [`codes::QUORUM`]: others of etcd are not well.
+    pub fn restart(&self, machine: &dyn Machine, inputs: &str) -> Result<()> {
         let path = manifest(self.name);
         let text = read_text(machine, &path)?.ok_or_else(|| stale(&format!("there is no {path}")))?;
         let marked = marked(&text, inputs).ok_or_else(|| stale(&format!("{path} is not as kubeadm writes it")))?;
-        if marked != text {
-            if self.name == ETCD {
-                leave::others_are_well(machine, &text)?;
-            }
-            // Not beside it: the kubelet takes every file of the folder for a manifest.
-            let aside = "/etc/kubernetes/ingot-manifest";
-            replace(machine, aside, marked.as_bytes(), Attributes::root(0o600))?;
-            machine.rename(aside, &path).map_err(|e| Failure::io("writing", &path, &e))?;
-            machine.sync_folder(MANIFESTS).map_err(|e| Failure::io("writing", MANIFESTS, &e))?;
+        if marked == text {
+            return Ok(());
         }
+        if self.name == ETCD {
+            leave::others_are_well(machine, &text)?;
+        }
+        // Not beside it: the kubelet takes every file of the folder for a manifest.
+        let aside = "/etc/kubernetes/ingot-manifest";
+        replace(machine, aside, marked.as_bytes(), Attributes::root(0o600))?;
+        machine.rename(aside, &path).map_err(|e| Failure::io("writing", &path, &e))?;
+        machine.sync_folder(MANIFESTS).map_err(|e| Failure::io("writing", MANIFESTS, &e))
+    }
+
+    /// Waits until it is back.
+    ///
+    /// # Errors
+    /// [`codes::PLANE_STALE`]: it does not come back.
+    pub fn back(&self, world: World<'_>, endpoint: &Endpoint, node: &str, inputs: &str) -> Result<()> {
+        let machine = world.machine;
         let object = format!("/api/v1/namespaces/kube-system/pods/{}-{node}", self.name);
         let patience = Patience { step: "control-plane", what: self.name, most: WAIT };
         let waited = patience.until(world, || {
