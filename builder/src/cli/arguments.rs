@@ -272,6 +272,10 @@ pub struct Boot {
     #[arg(long)]
     pub insecure: bool,
 
+    /// What the machine's clock says when it starts, in UTC [default: this host's time]
+    #[arg(long, value_name = "YYYY-MM-DDThh:mm:ss")]
+    pub clock: Option<jiff::civil::DateTime>,
+
     /// Write the serial console to a file instead of the terminal
     #[arg(long, value_name = "FILE")]
     pub serial: Option<PathBuf>,

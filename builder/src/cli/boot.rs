@@ -24,6 +24,7 @@ pub(super) fn run(settings: &Settings, typed: &Typed, reporter: &Reporter) -> Re
         memory_mib: typed.memory,
         cpus: typed.cpus.into(),
         tpm: typed.tpm,
+        clock: typed.clock,
         serial: typed.serial.clone().map_or(Serial::Terminal, Serial::Log),
         reboot: if typed.timeout.is_some() { Reboot::End } else { Reboot::Again },
         ..Boot::new(&image)

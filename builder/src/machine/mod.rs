@@ -22,6 +22,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use jiff::civil::DateTime;
+
 pub use firmware::{EnrolledKeys, Firmware};
 pub use overlay::Format;
 pub use profile::Way;
@@ -58,6 +60,8 @@ pub struct Machine {
     pub tpm: Option<PathBuf>,
     /// What a reboot of the machine does.
     pub reboot: Reboot,
+    /// What its clock says at its start, in UTC; the host's time by default.
+    pub clock: Option<DateTime>,
     /// The machine's identity, as its firmware tells it (SMBIOS type 1); the guest's machine-id follows from it.
     pub uuid: uuid::Uuid,
 }
@@ -165,6 +169,9 @@ impl Machine {
             .option("-smp", &self.cpus.to_string())
             .option("-m", &format!("{}M", self.memory_mib))
             .option("-uuid", &self.uuid.to_string());
+        if let Some(clock) = self.clock {
+            line.option("-rtc", &format!("base={}", clock.strftime("%Y-%m-%dT%H:%M:%S")));
+        }
         line.option("-global", "driver=cfi.pflash01,property=secure,value=on").option("-global", "ICH9-LPC.disable_s3=1");
         line.with_path("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=", &self.code, "");
         line.with_path("-drive", "if=pflash,unit=1,format=raw,file=", &self.variables, "");
@@ -254,6 +261,7 @@ mod tests {
             forwards: vec![],
             tpm: None,
             reboot: Reboot::Again,
+            clock: None,
             uuid: uuid::Uuid::from_u128(1),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::civil::DateTime;
 use tempfile::TempDir;
 
 use super::overlay::{disk_size, overlay};
@@ -43,6 +44,8 @@ pub struct Boot {
     pub serial: Serial,
     /// What a reboot does.
     pub reboot: Reboot,
+    /// What the machine's clock says at its start, in UTC; the host's time by default.
+    pub clock: Option<DateTime>,
     /// QEMU, where it is not the host's.
     pub qemu: Option<PathBuf>,
     /// OVMF's code, where it is not the host's.
@@ -81,6 +84,7 @@ impl Boot {
             tpm: false,
             serial: Serial::Terminal,
             reboot: Reboot::Again,
+            clock: None,
             qemu: None,
             firmware: None,
             accelerator: None,
@@ -154,6 +158,7 @@ impl Boot {
             forwards: self.forwards.clone(),
             tpm: self.tpm.then(|| in_folder("tpm.socket")),
             reboot: self.reboot,
+            clock: self.clock,
             uuid: self.identity(),
         })
     }
