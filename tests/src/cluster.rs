@@ -13,8 +13,21 @@ use crate::profiles::{Authority, signed};
 pub const KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/admin.conf";
 /// Bootstrap token of clusters here.
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
+/// How etcdctl is called on a control plane.
+pub const ETCDCTL: &str = "etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/kubernetes/pki/etcd/ca.crt \
+    --cert /etc/kubernetes/pki/etcd/server.crt --key /etc/kubernetes/pki/etcd/server.key";
 /// Opens the certificates kept in the cluster.
 const CERTIFICATE_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// Members of etcd that are well, as the member of this machine sees it.
+///
+/// # Panics
+/// When the tools of this machine do not start.
+#[must_use]
+pub fn members(plane: &Node) -> usize {
+    let said = plane.run(&format!("{ETCDCTL} endpoint health --cluster 2>&1 | grep -c 'is healthy'"));
+    said.out.trim().parse().unwrap_or_default()
+}
 
 /// See the module. Machines are `10.77.0.OWN`.
 #[derive(Debug)]

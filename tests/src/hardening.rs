@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cluster::ETCDCTL;
 use crate::node::Node;
 
 /// Files that are there, and the permissions nobody may have of them.
@@ -166,11 +167,7 @@ fn arguments(plane: &Node) -> Vec<String> {
 fn secrets_in_etcd(plane: &Node) -> Option<String> {
     plane
         .must("kubectl --kubeconfig /etc/kubernetes/admin.conf create secret generic hardening --from-literal=word=plainly-seen");
-    let folder = "/etc/kubernetes/pki/etcd";
-    let said = plane.must(&format!(
-        "etcdctl --endpoints https://127.0.0.1:2379 --cacert {folder}/ca.crt --cert {folder}/server.crt --key {folder}/server.key \
-         get /registry/secrets/default/hardening | tr -d '\\0'"
-    ));
+    let said = plane.must(&format!("{ETCDCTL} get /registry/secrets/default/hardening | tr -d '\\0'"));
     let sealed = said.contains("k8s:enc:secretbox:v1:key1:") && !said.contains("plainly-seen");
     (!sealed).then(|| format!("a Secret in etcd is not encrypted: {said}"))
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::fixture::scratch;
@@ -42,12 +42,23 @@ pub fn boot(image: &Path, seconds: u64, arguments: &[&str]) -> Run {
 
 /// As [`boot`], but ends the machine as soon as its console says one of `words`.
 pub fn boot_until(image: &Path, seconds: u64, arguments: &[&str], words: &[&str]) -> Run {
+    boot_watched(ingot(["boot"]), image, seconds, arguments, words, |_| ())
+}
+
+/// As [`boot_until`], by this `ingot boot`, and shows the console to `watch` again and again.
+pub fn boot_watched(
+    mut command: Command,
+    image: &Path,
+    seconds: u64,
+    arguments: &[&str],
+    words: &[&str],
+    mut watch: impl FnMut(&str),
+) -> Run {
     let folder = scratch();
     let serial = folder.path().join("serial.log");
     let said = File::create(folder.path().join("said")).unwrap();
     let started = Instant::now();
     let limit = seconds.to_string();
-    let mut command = ingot(["boot"]);
     command.arg(image).args(arguments).arg("--serial").arg(&serial).args(["--timeout", &limit]);
     let mut child = command.stdout(Stdio::null()).stderr(said).spawn().expect("ingot starts");
     let read = || without_escapes(&String::from_utf8_lossy(&fs::read(&serial).unwrap_or_default()));
@@ -57,7 +68,9 @@ pub fn boot_until(image: &Path, seconds: u64, arguments: &[&str], words: &[&str]
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if words.iter().any(|words| read().contains(words)) {
+        let console = read();
+        watch(&console);
+        if words.iter().any(|words| console.contains(words)) {
             // What follows the words on the same console belongs to the story too.
             std::thread::sleep(Duration::from_secs(2));
             let pid = rustix::process::Pid::from_child(&child);

@@ -52,6 +52,21 @@ impl Network {
         tool("nsenter", [&format!("--net=/run/netns/{}", self.namespace), "--", program])
     }
 
+    /// The same command, in the network.
+    #[must_use]
+    pub fn enter(&self, command: &Command) -> Command {
+        let mut inside = self.command(&command.get_program().to_string_lossy());
+        inside.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        inside.current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
+        inside
+    }
+
     /// Takes the cable of a node out (`false`), or puts it in again.
     ///
     /// # Panics

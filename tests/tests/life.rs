@@ -129,7 +129,6 @@ fn a_cluster_is_known_and_moves_its_pods() {
 }
 
 #[test]
-#[ignore = "its restarts take minutes, and it has not been seen to its end: cargo nextest run --workspace --run-ignored only"]
 fn certificates_are_renewed_and_later_settings_applied() {
     let upstream = Upstream::new();
     let [plane, _] = releases(&upstream);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ingot_tests::cluster::{KUBECTL, Plan};
+use ingot_tests::cluster::{KUBECTL, Plan, members};
 use ingot_tests::fixture::load_balancer;
 use ingot_tests::kubernetes::{Upstream, releases};
 use ingot_tests::node::Node;
@@ -28,13 +28,6 @@ fn answers(plan: &Plan, within: Duration) -> Duration {
         }
         assert!(begin.elapsed() < within, "no answer through the virtual address after {:?}: {}", begin.elapsed(), said.err);
     }
-}
-
-/// Members of etcd that are well, as the member of this machine sees it.
-fn members(plane: &Node) -> usize {
-    let etcdctl = "etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/kubernetes/pki/etcd/ca.crt \
-        --cert /etc/kubernetes/pki/etcd/server.crt --key /etc/kubernetes/pki/etcd/server.key endpoint health --cluster";
-    plane.run(&format!("{etcdctl} 2>&1 | grep -c 'is healthy'")).out.trim().parse().unwrap_or_default()
 }
 
 #[test]
