@@ -102,9 +102,21 @@ fn remove_member(machine: &dyn Machine, name: &str) -> Result<()> {
     let list = run(machine, &etcdctl(OWN, &["member", "list", "--write-out", "simple"]))?.out;
     let Some((id, own)) = entry(&list, name) else { return Ok(()) };
     let others = clients(&list).filter(|url| *url != own && !url.is_empty()).collect::<Vec<_>>().join(",");
-    let asked = if others.is_empty() { OWN } else { &others };
-    run(machine, &etcdctl(asked, &["member", "remove", id])).map(drop)
+    let command = etcdctl(if others.is_empty() { OWN } else { &others }, &["member", "remove", id]);
+    let end = machine.uptime().saturating_add(SETTLES);
+    loop {
+        match run(machine, &command).map(drop) {
+            // etcd lets nobody go who has not been seen for five seconds.
+            Err(failure) if failure.to_string().contains("unhealthy cluster") && machine.uptime() < end => {
+                machine.sleep(Duration::from_secs(1));
+            }
+            ended => return ended,
+        }
+    }
 }
+
+/// How long etcd may take to see that its members are there.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// Client URLs of all members.
 fn clients(list: &str) -> impl Iterator<Item = &str> {
