@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::fixture::scratch;
 use crate::network::Network;
@@ -27,6 +28,14 @@ const CERTIFICATE_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778
 pub fn members(plane: &Node) -> usize {
     let said = plane.run(&format!("{ETCDCTL} endpoint health --cluster 2>&1 | grep -c 'is healthy'"));
     said.out.trim().parse().unwrap_or_default()
+}
+
+/// Waits until so many nodes are Ready, as the API tells this control plane; gives how long that took.
+///
+/// # Panics
+/// When they are not within `seconds`.
+pub fn nodes_ready(plane: &mut Node, count: usize, seconds: u64) -> Duration {
+    plane.wait_for(&format!("[ $({KUBECTL} get nodes --no-headers | grep -c ' Ready ') = {count} ]"), seconds)
 }
 
 /// See the module. Machines are `10.77.0.OWN`.

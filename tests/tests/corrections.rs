@@ -2,7 +2,7 @@
 //! same, nothing of it is made anew by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
-use ingot_tests::cluster::{KUBECTL, Plan, TOKEN};
+use ingot_tests::cluster::{Plan, TOKEN, nodes_ready};
 use ingot_tests::kubernetes::{Upstream, releases};
 use ingot_tests::node::Node;
 use serde_json::Value;
@@ -58,7 +58,7 @@ fn each_mistake_has_its_code_and_a_correction_heals_it() {
     node.give(Some(&plan.signed(&format!("{right}{registry}"))));
     node.start_again();
     node.wait_for("ingot-installer status", PATIENCE);
-    cp.wait_for(&format!("[ $({KUBECTL} get nodes | grep -c ' Ready ') = 2 ]"), 60);
+    nodes_ready(&mut cp, 2, 60);
     let diagnosed = node.run("ingot-installer diagnose");
     assert!(diagnosed.code == 1 && diagnosed.out.contains("INGOT-N1116"), "{}{}", diagnosed.out, diagnosed.err);
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ingot_tests::cluster::{KUBECTL, Plan, members};
+use ingot_tests::cluster::{KUBECTL, Plan, members, nodes_ready};
 use ingot_tests::fixture::load_balancer;
 use ingot_tests::kubernetes::{Upstream, releases};
 use ingot_tests::node::Node;
@@ -11,11 +11,6 @@ use ingot_tests::programs::said;
 
 /// A site takes some minutes on a quiet machine; a loaded one may take some times that.
 const PATIENCE: u64 = 1200;
-
-/// What the API says of nodes, asked from outside through the virtual address would need an identity: a control plane asks.
-fn nodes_ready(plane: &mut Node, count: usize, seconds: u64) -> Duration {
-    plane.wait_for(&format!("[ $({KUBECTL} get nodes --no-headers | grep -c ' Ready ') = {count} ]"), seconds)
-}
 
 /// Until the API answers through the virtual address.
 fn answers(plan: &Plan, within: Duration) -> Duration {
